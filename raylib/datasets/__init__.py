@@ -1,0 +1,1 @@
+"""Datasets as records: what lies where, which label set, which person."""

@@ -1,0 +1,62 @@
+"""Linear face models: a mean face plus identity and expression modes, in canonical millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LinearFaceModel:
+    """A linear (morphable) face model in canonical face space (see `camera`), millimetres.
+
+    `verts = mean + identity @ c + expression @ e`, with c ~ N(0, 1) in each mode and e within `expression_bounds`.
+
+    Attributes:
+        name: short name for the row's columns, for example "prior" or "sfm".
+        mean: mean face.
+        faces: triangles, counter-clockwise seen from outside.
+        identity: displacement of one standard deviation a mode.
+        expression: displacement of a unit coefficient a mode; may have no modes.
+        expression_bounds: lowest and highest coefficient of each expression mode.
+        landmark_verts: vertex of each of the 68 landmarks (Multi-PIE / iBUG order), -1 where the model has none.
+        contour_verts: candidates for the jaw line, one padded row each for landmarks 0..16 where the visible
+            contour slides over the mesh as the head turns; padded with -1; may be empty.
+        mirror_verts: for each vertex the one across the plane of symmetry, or None where the model has none.
+        regions: label of each vertex (see `REGIONS`), or None.
+        uv: texture coordinates of each vertex, (0, 0) at the bottom left, or None.
+        sha256: hash of the file the model came from, for the row.
+    """
+
+    name: str
+    mean: Float[Tensor, "v 3"]
+    faces: Int[Tensor, "f 3"]
+    identity: Float[Tensor, "k v 3"]
+    expression: Float[Tensor, "e v 3"]
+    expression_bounds: Float[Tensor, "e 2"]
+    landmark_verts: Int[Tensor, " 68"]
+    contour_verts: Int[Tensor, "c n"]
+    mirror_verts: Int[Tensor, " v"] | None = None
+    regions: Int[Tensor, " v"] | None = None
+    uv: Float[Tensor, "v 2"] | None = None
+    sha256: str = ""
+
+    def verts(
+        self, identity: Float[Tensor, "b k"], expression: Float[Tensor, "b e"] | None = None
+    ) -> Float[Tensor, "b v 3"]:
+        """Returns the faces with these coefficients, millimetres; fewer coefficients than modes leave the rest 0."""
+        flat = identity @ self.identity[: identity.shape[1]].flatten(1)
+        if expression is not None and self.expression.shape[0]:
+            flat = flat + expression @ self.expression[: expression.shape[1]].flatten(1)
+        return self.mean + flat.reshape(identity.shape[0], *self.mean.shape)
+
+    @property
+    def has_landmark(self) -> Bool[Tensor, " 68"]:
+        """Tells which of the 68 landmarks the model defines."""
+        return self.landmark_verts >= 0
+
+
+REGIONS = ("skin", "brow", "eye", "nose", "upper_lip", "lower_lip", "inner_mouth")
+"""Names of the values of `LinearFaceModel.regions`."""

@@ -1,0 +1,1 @@
+"""Network modules; nothing but `nn.Module` classes."""

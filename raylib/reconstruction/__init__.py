@@ -1,0 +1,1 @@
+"""Bulk reconstruction: stages as Ray Data callables, row schema, writers, the run itself."""

@@ -1,0 +1,1 @@
+"""Rendering behind one interface: CPU kernels of our own and PyTorch3D."""

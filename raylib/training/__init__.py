@@ -1,0 +1,1 @@
+"""Training loops that Ray Train runs, and their checkpoints."""
