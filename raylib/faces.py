@@ -15,35 +15,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from raylib.config import FaceSettings
 from raylib.errors import ConfigError
 
 DetectorName = Literal["hog", "cnn"]
-DetectorChoice = Literal["hog", "cnn", "hog_then_cnn"]
-
-
-@dataclass(frozen=True)
-class FaceSettings:
-    """How faces are looked for.
-
-    Attributes:
-        detector: dlib's HOG + SVM detector, its CNN (MMOD), or the CNN where HOG finds nothing.
-        detect_max_side: longer side, in pixels, to which larger photographs are reduced for HOG; the smallest face
-            that it finds is about 80 pixels there.
-        hog_upsample: how often HOG doubles the photograph first; once finds faces from 40 pixels, at four times
-            the cost.
-        hog_min_score: lowest score of a HOG detection. Its false faces lie mostly below 0.2.
-        cnn_max_side: longer side to which the photograph is brought, up or down, for the CNN; bounds its cost.
-        cnn_min_score: lowest score of a CNN detection.
-        max_faces: the largest faces that are kept of an image.
-    """
-
-    detector: DetectorChoice = "hog_then_cnn"
-    detect_max_side: int = 1280
-    hog_upsample: int = 0
-    hog_min_score: float = 0.2
-    cnn_max_side: int = 480
-    cnn_min_score: float = 0.6
-    max_faces: int = 100
 
 
 @dataclass(frozen=True)
@@ -119,7 +94,9 @@ class FaceDetector:
         s = self.settings
         found: list[tuple[np.ndarray, float, DetectorName]] = []
         if s.detector != "cnn":
-            found = self._detect_hog(rgb)
+            found = self._detect_hog(rgb, s.hog_upsample)
+        if s.detector == "hog_then_cnn" and not found:
+            found = self._detect_hog(rgb, s.hog_upsample + 1)
         if s.detector == "cnn" or (s.detector == "hog_then_cnn" and not found):
             found = self._detect_cnn(rgb)
         found.sort(key=lambda f: (-float((f[0][2] - f[0][0]) * (f[0][3] - f[0][1])), *f[0].tolist()))
@@ -127,10 +104,10 @@ class FaceDetector:
             Face(box, score, detector, self._landmarks(rgb, box)) for box, score, detector in found[: s.max_faces]
         ]
 
-    def _detect_hog(self, rgb: np.ndarray) -> list[tuple[np.ndarray, float, DetectorName]]:
+    def _detect_hog(self, rgb: np.ndarray, upsample: int) -> list[tuple[np.ndarray, float, DetectorName]]:
         s = self.settings
         small, scale = _resized(rgb, s.detect_max_side, enlarge=False)
-        boxes, scores, _ = self._hog.run(small, s.hog_upsample, s.hog_min_score)
+        boxes, scores, _ = self._hog.run(small, upsample, s.hog_min_score)
         return [(_box(b, scale), float(score), "hog") for b, score in zip(boxes, scores, strict=True)]
 
     def _detect_cnn(self, rgb: np.ndarray) -> list[tuple[np.ndarray, float, DetectorName]]:
