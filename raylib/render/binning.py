@@ -21,7 +21,7 @@ from raylib.errors import RaylibError
 from raylib.render.parallel import run_parts
 
 KERNEL = {"cache": True, "nogil": True, "error_model": "numpy"}
-"""Options of every kernel: cached on disk, free of the GIL, IEEE division, no reassociation and no fused multiply-add."""
+"""Options of every kernel: cached on disk, free of the GIL, IEEE division, nothing reassociated or fused."""
 
 TILE = 8
 """Edge of a tile in pixels; a row of a tile fills one vector register of eight floats."""
@@ -73,18 +73,18 @@ def ndc_pixel_centers(size: int, other: int) -> NDArray[np.float32]:
 
 
 @njit(**KERNEL)
-def _centers_between(centers, low, high, step):  # type: ignore[no-untyped-def]
+def _centers_between(centers, low, high, step):
     """First and last index whose centre lies in [low, high]; last < first where there is none."""
     n = centers.shape[0]
     if high < centers[n - 1] or low > centers[0] or not (low <= high):
         return 0, -1
     # A guess by division, then steps by comparison: the comparison is what PyTorch3D decides with.
-    first = max(0, min(n - 1, int(math.floor((centers[0] - high) / step))))
+    first = max(0, min(n - 1, math.floor((centers[0] - high) / step)))
     while first > 0 and centers[first - 1] <= high:
         first -= 1
     while first < n and centers[first] > high:
         first += 1
-    last = max(0, min(n - 1, int(math.ceil((centers[0] - low) / step))))
+    last = max(0, min(n - 1, math.ceil((centers[0] - low) / step)))
     while last < n - 1 and centers[last + 1] >= low:
         last += 1
     while last >= 0 and centers[last] < low:
@@ -93,7 +93,7 @@ def _centers_between(centers, low, high, step):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _face_boxes(part, parts, face_verts, columns, rows, radius, cull_backfaces, boxes, bad_face):  # type: ignore[no-untyped-def]
+def _face_boxes(part, parts, face_verts, columns, rows, radius, cull_backfaces, boxes, bad_face):
     """Writes the box of each face, and to `bad_face[part]` the last face with a coordinate that is not usable."""
     n_faces = face_verts.shape[0]
     step_x = columns[0] - columns[1] if columns.shape[0] > 1 else np.float32(1.0)
@@ -128,7 +128,7 @@ def _face_boxes(part, parts, face_verts, columns, rows, radius, cull_backfaces, 
 
 
 @njit(**KERNEL)
-def _count_faces(part, parts, boxes, first_face, n_faces, tile_columns, n_tiles, counts):  # type: ignore[no-untyped-def]
+def _count_faces(part, parts, boxes, first_face, n_faces, tile_columns, n_tiles, counts):
     """Counts the faces of each tile into `counts[tile + 1]`; images are the parts."""
     for n in range(part, first_face.shape[0], parts):
         for f in range(first_face[n], first_face[n] + n_faces[n]):
@@ -140,7 +140,7 @@ def _count_faces(part, parts, boxes, first_face, n_faces, tile_columns, n_tiles,
 
 
 @njit(**KERNEL)
-def _fill_lists(part, parts, boxes, order, first_face, n_faces, tile_columns, n_tiles, offsets, face_lists):  # type: ignore[no-untyped-def]
+def _fill_lists(part, parts, boxes, order, first_face, n_faces, tile_columns, n_tiles, offsets, face_lists):
     """Writes the faces of each tile, in the order given."""
     for n in range(part, first_face.shape[0], parts):
         cursor = offsets[n * n_tiles : (n + 1) * n_tiles].copy()

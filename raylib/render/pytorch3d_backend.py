@@ -29,8 +29,8 @@ class MeshRasterizer(Pytorch3dRasterizer):
         """Returns the fragments of meshes in world space, with PyTorch3D's rules for settings that are None."""
         if choose_backend(meshes_world.device, self.backend) == "pytorch3d":
             return super().forward(meshes_world, **kwargs)
-        settings = kwargs.get("raster_settings", self.raster_settings)
-        cameras = kwargs.get("cameras", self.cameras)
+        settings: Any = kwargs.get("raster_settings", self.raster_settings)
+        cameras: Any = kwargs.get("cameras", self.cameras)
         meshes_ndc = self.transform(meshes_world, **kwargs)
         clip, perspective, z_clip = (
             settings.clip_barycentric_coords,

@@ -1,8 +1,8 @@
 """The rasteriser's forward pass: the nearest faces of every pixel, equal bit for bit to PyTorch3D's CPU code.
 
-A tile of 8x8 pixels walks its list of faces once. A face is evaluated for one row of a tile at a time, eight pixels in
-one vector register; rows without a candidate are left before the distances to the edges are computed. With one face
-per pixel the tile keeps a depth buffer. With more it keeps, per pixel, a sorted list of 64-bit keys
+A tile of 8x8 pixels walks its list of faces once. A face is evaluated for one row of a tile at a time, eight pixels
+in one vector register; rows without a candidate are left before the distances to the edges are computed. With one
+face per pixel the tile keeps a depth buffer. With more it keeps, per pixel, a sorted list of 64-bit keys
 
     depth bits (32) | position in the tile's list (24) | slot of the record (8)
 
@@ -10,8 +10,7 @@ Depths are not negative, so that their bits sort like the numbers, and the posit
 PyTorch3D does. Insertion moves keys only; the records (distance, barycentric coordinates) stay in their slots.
 
 Equal bits need the reference's order of operations, true divisions, no fused multiply-add, and its mixed precision:
-epsilon is a double, so that the doubled area plus epsilon is rounded once. Names: `w` are the barycentric coordinates
-of the reference after perspective correction, `bary` those after clipping.
+epsilon is a double, so that the doubled area plus epsilon is rounded once.
 """
 
 from __future__ import annotations
@@ -21,13 +20,16 @@ from numba import njit
 
 from raylib.render.binning import KERNEL, TILE
 
-ZERO = np.float32(0.0)
-ONE = np.float32(1.0)
+_ZERO = np.float32(0.0)
+_ONE = np.float32(1.0)
 _EMPTY = np.float32(-1.0)
-MIN_DENOMINATOR = np.float32(1e-8)
-MIN_BARY_SUM = np.float32(1e-5)
-MIN_EDGE_SQUARED = np.float32(1e-8)
+MIN_DENOMINATOR = 1e-8
+MIN_BARY_SUM = 1e-5
+MIN_EDGE_SQUARED = 1e-8
 AREA_EPSILON = 1e-8
+_MIN_DENOMINATOR = np.float32(MIN_DENOMINATOR)
+_MIN_BARY_SUM = np.float32(MIN_BARY_SUM)
+_MIN_EDGE_SQUARED = np.float32(MIN_EDGE_SQUARED)
 
 # A row of a tile is one flat array, eight floats a quantity: one array without aliasing is what vectorises.
 _DEPTH, _BARY0, _BARY1, _BARY2, _DIST, _INSIDE, _X = 0, 8, 16, 24, 32, 40, 48
@@ -37,7 +39,7 @@ _LOW_MASK = 0xFFFFFFFF
 
 
 @njit(**KERNEL)
-def _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, y, perspective, clip):  # type: ignore[no-untyped-def]
+def _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, y, perspective, clip):
     """Depth, barycentric coordinates and insideness of the eight pixels of a row."""
     for i in range(TILE):
         x = row[_X + i]
@@ -49,54 +51,54 @@ def _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, y, perspecti
             top1 = w1 * z0 * z2
             top2 = w2 * z0 * z1
             bottom = top0 + top1 + top2
-            bottom = bottom if bottom > MIN_DENOMINATOR else MIN_DENOMINATOR
+            bottom = bottom if bottom > _MIN_DENOMINATOR else _MIN_DENOMINATOR
             w0 = top0 / bottom
             w1 = top1 / bottom
             w2 = top2 / bottom
-        row[_INSIDE + i] = ONE if (w0 > ZERO) & (w1 > ZERO) & (w2 > ZERO) else ZERO
+        row[_INSIDE + i] = _ONE if (w0 > _ZERO) & (w1 > _ZERO) & (w2 > _ZERO) else _ZERO
         if clip:
-            w0 = w0 if w0 > ZERO else ZERO
-            w1 = w1 if w1 > ZERO else ZERO
-            w2 = w2 if w2 > ZERO else ZERO
+            w0 = w0 if w0 > _ZERO else _ZERO
+            w1 = w1 if w1 > _ZERO else _ZERO
+            w2 = w2 if w2 > _ZERO else _ZERO
             total = w0 + w1 + w2
-            total = total if total > MIN_BARY_SUM else MIN_BARY_SUM
+            total = total if total > _MIN_BARY_SUM else _MIN_BARY_SUM
             w0 = w0 / total
             w1 = w1 / total
             w2 = w2 / total
         row[_BARY0 + i] = w0
         row[_BARY1 + i] = w1
         row[_BARY2 + i] = w2
-        row[_DEPTH + i] = (w0 * z0 + w1 * z1 + w2 * z2) + ZERO  # adding zero makes -0 sort as 0
+        row[_DEPTH + i] = (w0 * z0 + w1 * z1 + w2 * z2) + _ZERO  # adding zero makes -0 sort as 0
 
 
 @njit(**KERNEL)
-def _row_distances(row, x0, y0, x1, y1, x2, y2, y):  # type: ignore[no-untyped-def]
+def _row_distances(row, x0, y0, x1, y1, x2, y2, y):
     """Squared distances of the eight pixels of a row to the nearest edge, always positive."""
     ax, ay, bx, by, cx, cy = x1 - x0, y1 - y0, x2 - x0, y2 - y0, x2 - x1, y2 - y1
     len_a, len_b, len_c = ax * ax + ay * ay, bx * bx + by * by, cx * cx + cy * cy
     from_ax, from_ay, from_bx, from_by, from_cx, from_cy = x0, y0, x0, y0, x1, y1
     # An edge shorter than 1e-4 counts as its end point: a zero direction that starts there.
-    if len_a <= MIN_EDGE_SQUARED:
-        from_ax, from_ay, ax, ay, len_a = x1, y1, ZERO, ZERO, ONE
-    if len_b <= MIN_EDGE_SQUARED:
-        from_bx, from_by, bx, by, len_b = x2, y2, ZERO, ZERO, ONE
-    if len_c <= MIN_EDGE_SQUARED:
-        from_cx, from_cy, cx, cy, len_c = x2, y2, ZERO, ZERO, ONE
+    if len_a <= _MIN_EDGE_SQUARED:
+        from_ax, from_ay, ax, ay, len_a = x1, y1, _ZERO, _ZERO, _ONE
+    if len_b <= _MIN_EDGE_SQUARED:
+        from_bx, from_by, bx, by, len_b = x2, y2, _ZERO, _ZERO, _ONE
+    if len_c <= _MIN_EDGE_SQUARED:
+        from_cx, from_cy, cx, cy, len_c = x2, y2, _ZERO, _ZERO, _ONE
     for i in range(TILE):
         x = row[_X + i]
         t = (ax * (x - from_ax) + ay * (y - from_ay)) / len_a
-        t = t if t > ZERO else ZERO
-        t = t if t < ONE else ONE
+        t = t if t > _ZERO else _ZERO
+        t = t if t < _ONE else _ONE
         dx, dy = x - (from_ax + t * ax), y - (from_ay + t * ay)
         dist_a = dx * dx + dy * dy
         t = (bx * (x - from_bx) + by * (y - from_by)) / len_b
-        t = t if t > ZERO else ZERO
-        t = t if t < ONE else ONE
+        t = t if t > _ZERO else _ZERO
+        t = t if t < _ONE else _ONE
         dx, dy = x - (from_bx + t * bx), y - (from_by + t * by)
         dist_b = dx * dx + dy * dy
         t = (cx * (x - from_cx) + cy * (y - from_cy)) / len_c
-        t = t if t > ZERO else ZERO
-        t = t if t < ONE else ONE
+        t = t if t > _ZERO else _ZERO
+        t = t if t < _ONE else _ONE
         dx, dy = x - (from_cx + t * cx), y - (from_cy + t * cy)
         dist_c = dx * dx + dy * dy
         dist = dist_a if dist_a < dist_b else dist_b
@@ -104,16 +106,16 @@ def _row_distances(row, x0, y0, x1, y1, x2, y2, y):  # type: ignore[no-untyped-d
 
 
 @njit(**KERNEL)
-def _signed_area(x0, y0, x1, y1, x2, y2):  # type: ignore[no-untyped-def]
+def _signed_area(x0, y0, x1, y1, x2, y2):
     """Twice the signed area plus epsilon, rounded once."""
     return np.float32(np.float64((x2 - x0) * (y1 - y0) - (y2 - y0) * (x1 - x0)) + AREA_EPSILON)
 
 
 @njit(**KERNEL)
 def _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows, blur_radius,
-                  perspective, clip, row, depth, face, record):  # type: ignore[no-untyped-def]  # fmt: skip
+                  perspective, clip, row, depth, face, record):  # fmt: skip
     """Nearest face of each pixel of a tile, into `depth`, `face` and `record` (distance, three coordinates)."""
-    soft = blur_radius > ZERO
+    soft = blur_radius > _ZERO
     has_twins = twins.shape[0] > 0
     for p in range(TILE * TILE):
         face[p] = -1
@@ -135,8 +137,8 @@ def _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, r
                 nearer = (row[_DEPTH + i] < depth[start + i]) | (twin >= 0)
                 candidate |= (
                     nearer
-                    & (row[_DEPTH + i] >= ZERO)
-                    & (soft | (row[_INSIDE + i] != ZERO))
+                    & (row[_DEPTH + i] >= _ZERO)
+                    & (soft | (row[_INSIDE + i] != _ZERO))
                     & (i >= first)
                     & (i <= last)
                 )
@@ -144,8 +146,8 @@ def _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, r
                 continue
             _row_distances(row, x0, y0, x1, y1, x2, y2, rows[y])
             for i in range(first, last + 1):
-                inside = row[_INSIDE + i] != ZERO
-                if not (row[_DEPTH + i] >= ZERO) or not (inside or row[_DIST + i] < blur_radius):
+                inside = row[_INSIDE + i] != _ZERO
+                if not (row[_DEPTH + i] >= _ZERO) or not (inside or row[_DIST + i] < blur_radius):
                     continue
                 p = start + i
                 if twin >= 0 and face[p] == twin:
@@ -163,9 +165,9 @@ def _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, r
 
 @njit(**KERNEL)
 def _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows, blur_radius,
-                 perspective, clip, row, row_bits, capacity, keys, records, counts):  # type: ignore[no-untyped-def]  # fmt: skip
+                 perspective, clip, row, row_bits, capacity, keys, records, counts):  # fmt: skip
     """Nearest `capacity` faces of each pixel of a tile, as sorted keys and records in slots."""
-    soft = blur_radius > ZERO
+    soft = blur_radius > _ZERO
     has_twins = twins.shape[0] > 0
     for p in range(TILE * TILE):
         counts[p] = 0
@@ -184,14 +186,14 @@ def _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, ri
             candidate = False
             for i in range(TILE):
                 candidate |= (
-                    (row[_DEPTH + i] >= ZERO) & (soft | (row[_INSIDE + i] != ZERO)) & (i >= first) & (i <= last)
+                    (row[_DEPTH + i] >= _ZERO) & (soft | (row[_INSIDE + i] != _ZERO)) & (i >= first) & (i <= last)
                 )
             if not candidate:
                 continue
             _row_distances(row, x0, y0, x1, y1, x2, y2, rows[y])
             for i in range(first, last + 1):
-                inside = row[_INSIDE + i] != ZERO
-                if not (row[_DEPTH + i] >= ZERO) or not (inside or row[_DIST + i] < blur_radius):
+                inside = row[_INSIDE + i] != _ZERO
+                if not (row[_DEPTH + i] >= _ZERO) or not (inside or row[_DIST + i] < blur_radius):
                     continue
                 p = start + i
                 base = p * capacity
@@ -233,7 +235,7 @@ def _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, ri
 @njit(**KERNEL)
 def rasterize_tiles(part, parts, face_verts, boxes, face_lists, offsets, twins, columns, rows, blur_radius, capacity,
                     n_images, tile_columns, tile_rows, perspective, clip,
-                    pix_to_face, zbuf, bary_coords, dists):  # type: ignore[no-untyped-def]  # fmt: skip
+                    pix_to_face, zbuf, bary_coords, dists):  # fmt: skip
     """Writes the nearest faces of every pixel, every `parts`-th row of tiles from `part` on.
 
     Args:
@@ -287,7 +289,8 @@ def rasterize_tiles(part, parts, face_verts, boxes, face_lists, offsets, twins, 
                                   blur_radius, perspective, clip, row, depth, face, records)  # fmt: skip
                 else:
                     _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows,
-                                 blur_radius, perspective, clip, row, row_bits, capacity, keys, records, counts)  # fmt: skip
+                                 blur_radius, perspective, clip, row, row_bits, capacity, keys, records,
+                                 counts)  # fmt: skip
             for y in range(top, bottom + 1):
                 for x in range(left, right + 1):
                     p = (y - top) * TILE + x - left
