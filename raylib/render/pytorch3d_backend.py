@@ -1,0 +1,54 @@
+"""PyTorch3D's side of the border: its renderer on our rasteriser. Imported only by those who use PyTorch3D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch3d.renderer import MeshRasterizer as Pytorch3dRasterizer
+from pytorch3d.renderer.mesh.rasterizer import Fragments as Pytorch3dFragments
+from pytorch3d.structures import Meshes
+
+from raylib.render.interface import choose_backend
+from raylib.render.rasterizer import rasterize
+
+
+class MeshRasterizer(Pytorch3dRasterizer):
+    """PyTorch3D's `MeshRasterizer`, rasterising on the CPU with our kernels; elsewhere it is PyTorch3D's own.
+
+    Args:
+        cameras: PyTorch3D cameras.
+        raster_settings: PyTorch3D `RasterizationSettings`.
+        backend: "numba" or "pytorch3d"; None chooses by the meshes' device.
+    """
+
+    def __init__(self, cameras: Any = None, raster_settings: Any = None, backend: str | None = None):
+        super().__init__(cameras, raster_settings)
+        self.backend = backend
+
+    def forward(self, meshes_world: Meshes, **kwargs: Any) -> Pytorch3dFragments:
+        """Returns the fragments of meshes in world space, with PyTorch3D's rules for settings that are None."""
+        if choose_backend(meshes_world.device, self.backend) == "pytorch3d":
+            return super().forward(meshes_world, **kwargs)
+        settings: Any = kwargs.get("raster_settings", self.raster_settings)
+        cameras: Any = kwargs.get("cameras", self.cameras)
+        meshes_ndc = self.transform(meshes_world, **kwargs)
+        clip, perspective, z_clip = (
+            settings.clip_barycentric_coords,
+            settings.perspective_correct,
+            settings.z_clip_value,
+        )
+        if clip is None:
+            clip = settings.blur_radius > 0.0
+        if perspective is None:
+            perspective = cameras.is_perspective()
+        if z_clip is None and perspective and cameras.get_znear() is not None:
+            znear = cameras.get_znear()
+            z_clip = (float(znear.min()) if hasattr(znear, "min") else float(znear)) / 2
+        return Pytorch3dFragments(
+            *rasterize(
+                meshes_ndc, settings.image_size, settings.blur_radius, settings.faces_per_pixel,
+                perspective_correct=perspective, clip_barycentric_coords=clip,
+                cull_backfaces=settings.cull_backfaces, z_clip_value=z_clip,
+                cull_to_frustum=settings.cull_to_frustum,
+            )
+        )  # fmt: skip

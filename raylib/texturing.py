@@ -1,0 +1,334 @@
+"""Colours of a fitted face from its photograph: a texture image and vertex colours that say where they came from.
+
+A point of the surface takes the photograph's colour where it is seen: inside the picture, in front of everything
+else of the mesh, and not at a grazing angle. Elsewhere it takes the colour of its mirror image, and where that is
+not seen either a smooth continuation of what surrounds it. The three blend by weight, so that no seam shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numba import njit
+from scipy.spatial import cKDTree
+
+from raylib.render import rasterize_pixels
+
+VISIBLE, MIRRORED, FILLED = 0, 1, 2
+"""Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
+
+_COS_BLIND, _COS_CLEAR = 0.15, 0.5  # weights rise from 0 to 1 between these cosines of the viewing angle
+_DEPTH_BIAS_MM = 2.5  # a point this far behind the foremost surface is still taken to lie on it
+_ZBUFFER_PX = 256  # side of the depth buffer of the occlusion test, laid over the face
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What texturing needs to know of a mesh besides its vertices; made once for a model.
+
+    Attributes:
+        faces: triangles.
+        uv: texture coordinates of the vertices, (0, 0) at the bottom left.
+        mirror_verts: for each vertex the one across the plane of symmetry.
+    """
+
+    faces: Int[np.ndarray, "f 3"]
+    uv: Float[np.ndarray, "v 2"]
+    mirror_verts: Int[np.ndarray, " v"]
+
+    @staticmethod
+    def of(
+        mean: Float[np.ndarray, "v 3"],
+        faces: Int[np.ndarray, "f 3"],
+        uv: Float[np.ndarray, "v 2"] | None,
+        mirror_verts: Int[np.ndarray, " v"] | None,
+    ) -> Topology:
+        """Returns the topology of a model; one without texture coordinates is unrolled from a vertical cylinder,
+        one without mirror pairs gets the vertex nearest to the reflected position."""
+        if uv is None:
+            uv = _cylinder_uv(mean)
+        if mirror_verts is None:
+            mirror_verts = cKDTree(mean).query(mean * np.array([-1.0, 1.0, 1.0]))[1]
+        return Topology(
+            np.ascontiguousarray(faces, dtype=np.int64),
+            np.ascontiguousarray(uv, dtype=np.float32),
+            np.ascontiguousarray(mirror_verts, dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the texels of a texture lie on the mesh.
+
+    Attributes:
+        size: side of the texture.
+        texel: index into the flattened texture of each texel that a triangle covers.
+        face, bary: the point of the mesh under it.
+        mirror: index into this list of the point across the plane of symmetry, -1 where none is covered.
+    """
+
+    size: int
+    texel: Int[np.ndarray, " n"]
+    face: Int[np.ndarray, " n"]
+    bary: Float[np.ndarray, "n 3"]
+    mirror: Int[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class FaceColors:
+    """The colours of one face.
+
+    Attributes:
+        texture: texture image, sRGB.
+        vertex_colors: sRGB in 0..1.
+        vertex_source: `VISIBLE`, `MIRRORED` or `FILLED` of each vertex.
+        vertex_visibility: how well the photograph sees each vertex, 0..1.
+    """
+
+    texture: UInt8[np.ndarray, "s s 3"]
+    vertex_colors: Float[np.ndarray, "v 3"]
+    vertex_source: UInt8[np.ndarray, " v"]
+    vertex_visibility: Float[np.ndarray, " v"]
+
+
+class Texturer:
+    """Samples the colours of faces of one topology; keeps what depends on the topology alone.
+
+    Args:
+        topology: the mesh's.
+        max_texture_px: largest side of a texture; smaller ones are chosen where the photograph shows less.
+    """
+
+    def __init__(self, topology: Topology, max_texture_px: int = 1024):
+        self.topology = topology
+        self.max_texture_px = max_texture_px
+        self._layout = lru_cache(maxsize=None)(self._make_layout)
+        corner_face = np.zeros(len(topology.uv), dtype=np.int64)
+        corner = np.zeros(len(topology.uv), dtype=np.int64)
+        for k in range(3):
+            corner_face[topology.faces[:, k]] = np.arange(len(topology.faces))
+            corner[topology.faces[:, k]] = k
+        self._vertex_face, self._vertex_bary = corner_face, np.eye(3, dtype=np.float32)[corner]
+
+    def __call__(
+        self,
+        rgb: UInt8[np.ndarray, "h w 3"],
+        verts_cam: Float[np.ndarray, "v 3"],
+        normals_cam: Float[np.ndarray, "v 3"],
+        focal_px: float,
+        principal_px: Float[np.ndarray, " 2"],
+    ) -> FaceColors:
+        """Returns the colours of a face seen in a photograph.
+
+        Args:
+            rgb: photograph, or the part of it around the face (with `principal_px` moved along).
+            verts_cam: vertices in camera space, millimetres, all before the camera.
+            normals_cam: unit normals of the vertices in camera space, out of the face.
+            focal_px: focal length.
+            principal_px: principal point (x, y).
+        """
+        topology = self.topology
+        verts = np.ascontiguousarray(verts_cam, dtype=np.float32)
+        projected = verts[:, :2] / verts[:, 2:] * np.float32(focal_px) + principal_px.astype(np.float32)
+        low, high = projected.min(axis=0), projected.max(axis=0)
+        extent = float((high - low).max())
+        layout = self._layout(self._texture_px(extent))
+        scale = _ZBUFFER_PX / max(extent, 1e-3)
+        window = np.concatenate([(projected - low) * np.float32(scale), verts[:, 2:]], axis=1)
+        zbuf = rasterize_pixels(window[None], topology.faces, (_ZBUFFER_PX, _ZBUFFER_PX)).zbuf[0]
+        color, weight = _sample(
+            np.ascontiguousarray(rgb),
+            verts,
+            np.ascontiguousarray(normals_cam, dtype=np.float32),
+            topology.faces,
+            np.concatenate([layout.face, self._vertex_face]),
+            np.concatenate([layout.bary, self._vertex_bary]),
+            np.float32(focal_px),
+            principal_px.astype(np.float32),
+            np.ascontiguousarray(zbuf, dtype=np.float32),
+            low.astype(np.float32),
+            np.float32(scale),
+        )
+        n = len(layout.texel)
+        texture = self._texture(layout, color[:n], weight[:n])
+        return self._with_vertices(texture, color[n:], weight[n:])
+
+    def _texture_px(self, extent_px: float) -> int:
+        """Returns the power of two that keeps the photograph's resolution over the face."""
+        wanted = 2 ** math.ceil(math.log2(max(extent_px * 1.25, 1.0)))
+        return max(128, min(self.max_texture_px, wanted))
+
+    def _texture(
+        self, layout: _Layout, color: Float[np.ndarray, "n 3"], weight: Float[np.ndarray, " n"]
+    ) -> UInt8[np.ndarray, "s s 3"]:
+        size = layout.size
+        mixed, confidence = _mirror_mix(color, weight, layout.mirror)
+        canvas = np.zeros((size * size, 4), dtype=np.float32)
+        canvas[layout.texel, :3] = mixed * confidence[:, None]
+        canvas[layout.texel, 3] = confidence
+        filled = _pull_push(canvas.reshape(size, size, 4))
+        return np.clip(filled * 255.0 + 0.5, 0, 255).astype(np.uint8)
+
+    def _with_vertices(
+        self, texture: UInt8[np.ndarray, "s s 3"], color: Float[np.ndarray, "v 3"], weight: Float[np.ndarray, " v"]
+    ) -> FaceColors:
+        mirror = self.topology.mirror_verts
+        mixed, confidence = _mirror_mix(color, weight, mirror)
+        size = texture.shape[0]
+        column = np.clip((self.topology.uv[:, 0] * size).astype(int), 0, size - 1)
+        row = np.clip(((1 - self.topology.uv[:, 1]) * size).astype(int), 0, size - 1)
+        around = texture[row, column].astype(np.float32) / 255.0
+        colors = confidence[:, None] * mixed + (1 - confidence[:, None]) * around
+        source = np.where(weight >= 0.5, VISIBLE, np.where(confidence >= 0.5, MIRRORED, FILLED))
+        return FaceColors(texture, np.clip(colors, 0, 1), source.astype(np.uint8), weight)
+
+    def _make_layout(self, size: int) -> _Layout:
+        uv, faces = self.topology.uv, self.topology.faces
+        flat = np.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size, np.ones(len(uv))], axis=1).astype(np.float32)
+        fragments = rasterize_pixels(flat[None], faces, (size, size))
+        face = fragments.pix_to_face.ravel()
+        texel = np.flatnonzero(face >= 0)
+        face, bary = face[texel].astype(np.int64), fragments.bary_coords.reshape(-1, 3)[texel].astype(np.float32)
+        mirror_uv = np.einsum("nk,nkc->nc", bary, uv[self.topology.mirror_verts[faces[face]]])
+        column = np.clip((mirror_uv[:, 0] * size).astype(int), 0, size - 1)
+        row = np.clip(((1 - mirror_uv[:, 1]) * size).astype(int), 0, size - 1)
+        position = np.full(size * size, -1, dtype=np.int64)
+        position[texel] = np.arange(len(texel))
+        return _Layout(size, texel, face, bary, position[row * size + column])
+
+
+def _cylinder_uv(mean: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 2"]:
+    axis_z = mean[:, 2].max() - 0.6 * np.ptp(mean[:, 0])
+    angle = np.arctan2(mean[:, 0], mean[:, 2] - axis_z)
+    uv = np.stack([angle, mean[:, 1] / (0.5 * np.ptp(mean[:, 0]))], axis=1)
+    low, high = uv.min(axis=0), uv.max(axis=0)
+    return 0.01 + 0.98 * (uv - low) / (high - low)
+
+
+def _mirror_mix(
+    color: Float[np.ndarray, "n 3"], weight: Float[np.ndarray, " n"], mirror: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
+    """Returns each point's colour completed from its mirror image, and how sure it is."""
+    opposite = np.where(mirror >= 0, weight[mirror], 0.0) * (1 - weight)
+    confidence = weight + opposite
+    mixed = weight[:, None] * color + opposite[:, None] * color[mirror]
+    return mixed / np.maximum(confidence, 1e-6)[:, None], confidence.astype(np.float32)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sample(
+    rgb, verts, normals, faces, point_face, point_bary, focal, principal, zbuf, low, scale
+):  # fmt: skip  # pragma: no cover - compiled
+    """Samples the photograph at points of the mesh: colours in 0..1 and weights of what is seen, 0..1."""
+    n = point_face.shape[0]
+    height, width = rgb.shape[0], rgb.shape[1]
+    color = np.zeros((n, 3), dtype=np.float32)
+    weight = np.zeros(n, dtype=np.float32)
+    for i in range(n):
+        a, b, c = faces[point_face[i], 0], faces[point_face[i], 1], faces[point_face[i], 2]
+        wa, wb, wc = point_bary[i, 0], point_bary[i, 1], point_bary[i, 2]
+        x = wa * verts[a, 0] + wb * verts[b, 0] + wc * verts[c, 0]
+        y = wa * verts[a, 1] + wb * verts[b, 1] + wc * verts[c, 1]
+        z = wa * verts[a, 2] + wb * verts[b, 2] + wc * verts[c, 2]
+        nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
+        ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
+        nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
+        u = x / z * focal + principal[0] - np.float32(0.5)
+        v = y / z * focal + principal[1] - np.float32(0.5)
+        if u < 0 or v < 0 or u > width - 1 or v > height - 1:
+            continue
+        u0, v0 = min(int(u), width - 2), min(int(v), height - 2)
+        if width < 2 or height < 2:
+            continue
+        fu, fv = u - u0, v - v0
+        for k in range(3):
+            top = rgb[v0, u0, k] * (1 - fu) + rgb[v0, u0 + 1, k] * fu
+            bottom = rgb[v0 + 1, u0, k] * (1 - fu) + rgb[v0 + 1, u0 + 1, k] * fu
+            color[i, k] = (top * (1 - fv) + bottom * fv) / 255.0
+        length = math.sqrt((nx * nx + ny * ny + nz * nz) * (x * x + y * y + z * z))
+        cosine = -(nx * x + ny * y + nz * z) / max(length, 1e-12)
+        facing = min(max((cosine - _COS_BLIND) / (_COS_CLEAR - _COS_BLIND), 0.0), 1.0)
+        if facing <= 0:
+            continue
+        # Share of the four depths around the point behind which it does not lie.
+        px = (u + np.float32(0.5) - low[0]) * scale - np.float32(0.5)
+        py = (v + np.float32(0.5) - low[1]) * scale - np.float32(0.5)
+        px0, py0 = int(math.floor(px)), int(math.floor(py))
+        seen = 0.0
+        for dy in range(2):
+            for dx in range(2):
+                column = min(max(px0 + dx, 0), zbuf.shape[1] - 1)
+                row = min(max(py0 + dy, 0), zbuf.shape[0] - 1)
+                share = (px - px0 if dx else 1 - (px - px0)) * (py - py0 if dy else 1 - (py - py0))
+                nearest = zbuf[row, column]
+                if nearest < 0 or z <= nearest + _DEPTH_BIAS_MM / max(cosine, 0.2):
+                    seen += share
+        border = min(min(u, width - 1 - u), min(v, height - 1 - v))
+        weight[i] = facing * facing * (3 - 2 * facing) * seen * min(border / 3.0, 1.0)
+    return color, weight
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pull(fine):  # pragma: no cover - compiled
+    """Returns the next coarser level of premultiplied colours: sums of 2 x 2, weights cut off at 1."""
+    size = fine.shape[0] // 2
+    coarse = np.zeros((size, size, 4), dtype=np.float32)
+    for y in range(size):
+        for x in range(size):
+            for k in range(4):
+                coarse[y, x, k] = (
+                    fine[2 * y, 2 * x, k]
+                    + fine[2 * y, 2 * x + 1, k]
+                    + fine[2 * y + 1, 2 * x, k]
+                    + fine[2 * y + 1, 2 * x + 1, k]
+                )
+            excess = coarse[y, x, 3]
+            if excess > 1:
+                for k in range(4):
+                    coarse[y, x, k] /= excess
+    return coarse
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _push(fine, coarse):  # pragma: no cover - compiled
+    """Fills what the finer level lacks from the coarser one, interpolated between its centres."""
+    size = fine.shape[0]
+    out = np.empty((size, size, 3), dtype=np.float32)
+    last = coarse.shape[0] - 1
+    for y in range(size):
+        y0 = (y - 1) // 2
+        fy = np.float32(0.75) if y % 2 == 0 else np.float32(0.25)
+        ya, yb = max(y0, 0), min(y0 + 1, last)
+        for x in range(size):
+            lack = 1 - fine[y, x, 3]
+            if lack <= 0:
+                for k in range(3):
+                    out[y, x, k] = fine[y, x, k]
+                continue
+            x0 = (x - 1) // 2
+            fx = np.float32(0.75) if x % 2 == 0 else np.float32(0.25)
+            xa, xb = max(x0, 0), min(x0 + 1, last)
+            for k in range(3):
+                top = coarse[ya, xa, k] * (1 - fx) + coarse[ya, xb, k] * fx
+                bottom = coarse[yb, xa, k] * (1 - fx) + coarse[yb, xb, k] * fx
+                out[y, x, k] = fine[y, x, k] + lack * (top * (1 - fy) + bottom * fy)
+    return out
+
+
+def _pull_push(canvas: Float[np.ndarray, "s s 4"]) -> Float[np.ndarray, "s s 3"]:
+    """Returns colours everywhere from premultiplied colours and weights of some places; grey where there are none.
+
+    The image pyramid of Gortler et al. 1996, The Lumigraph, section 3.4: fill from the finest level that knows.
+    """
+    levels = [canvas]
+    while levels[-1].shape[0] > 1:
+        levels.append(_pull(levels[-1]))
+    top = levels.pop()
+    filled = top[..., :3] + (1 - top[..., 3:]) * np.float32(0.5)
+    while levels:
+        filled = _push(levels.pop(), filled)
+    return filled
