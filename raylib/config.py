@@ -10,7 +10,6 @@ from typing import Literal
 
 from raylib.errors import ConfigError
 
-
 DetectorChoice = Literal["hog", "cnn", "hog_then_cnn"]
 
 

@@ -8,7 +8,7 @@ batch go through the same few batched solves. See docs/fitting.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,11 @@ class LandmarkFit:
     weights: Float[Tensor, "b 68"]
     error_px: Float[Tensor, " b"]
     error_iod: Float[Tensor, " b"]
+
+    def select(self, index: slice) -> LandmarkFit:
+        """Returns the fits at `index`."""
+        rest = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "camera"}
+        return LandmarkFit(camera=self.camera.select(index), **rest)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF")
 """Formats that are decoded, by Pillow's names; others (EPS, PDF, ...) would start interpreters on foreign input."""
 
 EXTENSIONS = (
-    "jpg jpeg jpe jfif mpo png apng webp bmp dib tif tiff gif avif avifs heic heif hif heics heifs"
-).split()
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "bmp", "dib", "tif", "tiff", "gif"),
+    *("avif", "avifs", "heic", "heif", "hif", "heics", "heifs"),
+)
 """File name endings that make a file an input, lower case."""
 
 _EXIF_IFD = 0x8769
@@ -102,10 +103,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         image = _to_eight_bits(image)
     if image.mode == "P":  # a palette's transparency is part of the picture
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    alpha = None
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
-        alpha = image.getchannel("A")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
     if image.mode == "LAB":

@@ -64,8 +64,9 @@ def _photo_panel(rgb, landmarks, verts_px):  # type: ignore[no-untyped-def]
     # Pillow's resize cuts and reduces in one step, but only inside the picture: widen it where the square sticks out.
     pad = int(max(0, -corner.min(), (corner + side - np.array(rgb.shape[1::-1])).max())) + 2
     padded = np.pad(rgb, ((pad, pad), (pad, pad), (0, 0)), constant_values=_BACKGROUND)
+    left, top, right, bottom = (float(v) + pad for v in box)
     image = Image.fromarray(padded).resize(
-        (PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR, box=tuple(float(v) + pad for v in box)
+        (PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR, box=(left, top, right, bottom)
     )
     return np.asarray(image), lambda p: (p - corner) * scale
 

@@ -13,16 +13,14 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from numba import njit
 from scipy.spatial import cKDTree
 
 from raylib.render import rasterize_pixels
+from raylib.texturing_kernels import pull, push, sample
 
 VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
 
-_COS_BLIND, _COS_CLEAR = 0.15, 0.5  # weights rise from 0 to 1 between these cosines of the viewing angle
-_DEPTH_BIAS_MM = 2.5  # a point this far behind the foremost surface is still taken to lie on it
 _ZBUFFER_PX = 256  # side of the depth buffer of the occlusion test, laid over the face
 
 
@@ -52,7 +50,7 @@ class Topology:
         if uv is None:
             uv = _cylinder_uv(mean)
         if mirror_verts is None:
-            mirror_verts = cKDTree(mean).query(mean * np.array([-1.0, 1.0, 1.0]))[1]
+            mirror_verts = np.asarray(cKDTree(mean).query(mean * np.array([-1.0, 1.0, 1.0]))[1])
         return Topology(
             np.ascontiguousarray(faces, dtype=np.int64),
             np.ascontiguousarray(uv, dtype=np.float32),
@@ -140,7 +138,7 @@ class Texturer:
         scale = _ZBUFFER_PX / max(extent, 1e-3)
         window = np.concatenate([(projected - low) * np.float32(scale), verts[:, 2:]], axis=1)
         zbuf = rasterize_pixels(window[None], topology.faces, (_ZBUFFER_PX, _ZBUFFER_PX)).zbuf[0]
-        color, weight = _sample(
+        color, weight = sample(
             np.ascontiguousarray(rgb),
             verts,
             np.ascontiguousarray(normals_cam, dtype=np.float32),
@@ -219,106 +217,6 @@ def _mirror_mix(
     return mixed / np.maximum(confidence, 1e-6)[:, None], confidence.astype(np.float32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sample(
-    rgb, verts, normals, faces, point_face, point_bary, focal, principal, zbuf, low, scale
-):  # fmt: skip  # pragma: no cover - compiled
-    """Samples the photograph at points of the mesh: colours in 0..1 and weights of what is seen, 0..1."""
-    n = point_face.shape[0]
-    height, width = rgb.shape[0], rgb.shape[1]
-    color = np.zeros((n, 3), dtype=np.float32)
-    weight = np.zeros(n, dtype=np.float32)
-    for i in range(n):
-        a, b, c = faces[point_face[i], 0], faces[point_face[i], 1], faces[point_face[i], 2]
-        wa, wb, wc = point_bary[i, 0], point_bary[i, 1], point_bary[i, 2]
-        x = wa * verts[a, 0] + wb * verts[b, 0] + wc * verts[c, 0]
-        y = wa * verts[a, 1] + wb * verts[b, 1] + wc * verts[c, 1]
-        z = wa * verts[a, 2] + wb * verts[b, 2] + wc * verts[c, 2]
-        nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
-        ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
-        nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
-        u = x / z * focal + principal[0] - np.float32(0.5)
-        v = y / z * focal + principal[1] - np.float32(0.5)
-        if u < 0 or v < 0 or u > width - 1 or v > height - 1:
-            continue
-        u0, v0 = min(int(u), width - 2), min(int(v), height - 2)
-        if width < 2 or height < 2:
-            continue
-        fu, fv = u - u0, v - v0
-        for k in range(3):
-            top = rgb[v0, u0, k] * (1 - fu) + rgb[v0, u0 + 1, k] * fu
-            bottom = rgb[v0 + 1, u0, k] * (1 - fu) + rgb[v0 + 1, u0 + 1, k] * fu
-            color[i, k] = (top * (1 - fv) + bottom * fv) / 255.0
-        length = math.sqrt((nx * nx + ny * ny + nz * nz) * (x * x + y * y + z * z))
-        cosine = -(nx * x + ny * y + nz * z) / max(length, 1e-12)
-        facing = min(max((cosine - _COS_BLIND) / (_COS_CLEAR - _COS_BLIND), 0.0), 1.0)
-        if facing <= 0:
-            continue
-        # Share of the four depths around the point behind which it does not lie.
-        px = (u + np.float32(0.5) - low[0]) * scale - np.float32(0.5)
-        py = (v + np.float32(0.5) - low[1]) * scale - np.float32(0.5)
-        px0, py0 = int(math.floor(px)), int(math.floor(py))
-        seen = 0.0
-        for dy in range(2):
-            for dx in range(2):
-                column = min(max(px0 + dx, 0), zbuf.shape[1] - 1)
-                row = min(max(py0 + dy, 0), zbuf.shape[0] - 1)
-                share = (px - px0 if dx else 1 - (px - px0)) * (py - py0 if dy else 1 - (py - py0))
-                nearest = zbuf[row, column]
-                if nearest < 0 or z <= nearest + _DEPTH_BIAS_MM / max(cosine, 0.2):
-                    seen += share
-        border = min(min(u, width - 1 - u), min(v, height - 1 - v))
-        weight[i] = facing * facing * (3 - 2 * facing) * seen * min(border / 3.0, 1.0)
-    return color, weight
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pull(fine):  # pragma: no cover - compiled
-    """Returns the next coarser level of premultiplied colours: sums of 2 x 2, weights cut off at 1."""
-    size = fine.shape[0] // 2
-    coarse = np.zeros((size, size, 4), dtype=np.float32)
-    for y in range(size):
-        for x in range(size):
-            for k in range(4):
-                coarse[y, x, k] = (
-                    fine[2 * y, 2 * x, k]
-                    + fine[2 * y, 2 * x + 1, k]
-                    + fine[2 * y + 1, 2 * x, k]
-                    + fine[2 * y + 1, 2 * x + 1, k]
-                )
-            excess = coarse[y, x, 3]
-            if excess > 1:
-                for k in range(4):
-                    coarse[y, x, k] /= excess
-    return coarse
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _push(fine, coarse):  # pragma: no cover - compiled
-    """Fills what the finer level lacks from the coarser one, interpolated between its centres."""
-    size = fine.shape[0]
-    out = np.empty((size, size, 3), dtype=np.float32)
-    last = coarse.shape[0] - 1
-    for y in range(size):
-        y0 = (y - 1) // 2
-        fy = np.float32(0.75) if y % 2 == 0 else np.float32(0.25)
-        ya, yb = max(y0, 0), min(y0 + 1, last)
-        for x in range(size):
-            lack = 1 - fine[y, x, 3]
-            if lack <= 0:
-                for k in range(3):
-                    out[y, x, k] = fine[y, x, k]
-                continue
-            x0 = (x - 1) // 2
-            fx = np.float32(0.75) if x % 2 == 0 else np.float32(0.25)
-            xa, xb = max(x0, 0), min(x0 + 1, last)
-            for k in range(3):
-                top = coarse[ya, xa, k] * (1 - fx) + coarse[ya, xb, k] * fx
-                bottom = coarse[yb, xa, k] * (1 - fx) + coarse[yb, xb, k] * fx
-                out[y, x, k] = fine[y, x, k] + lack * (top * (1 - fy) + bottom * fy)
-    return out
-
-
 def _pull_push(canvas: Float[np.ndarray, "s s 4"]) -> Float[np.ndarray, "s s 3"]:
     """Returns colours everywhere from premultiplied colours and weights of some places; grey where there are none.
 
@@ -326,9 +224,9 @@ def _pull_push(canvas: Float[np.ndarray, "s s 4"]) -> Float[np.ndarray, "s s 3"]
     """
     levels = [canvas]
     while levels[-1].shape[0] > 1:
-        levels.append(_pull(levels[-1]))
+        levels.append(pull(levels[-1]))
     top = levels.pop()
     filled = top[..., :3] + (1 - top[..., 3:]) * np.float32(0.5)
     while levels:
-        filled = _push(levels.pop(), filled)
+        filled = push(levels.pop(), filled)
     return filled

@@ -1,0 +1,205 @@
+"""First stage: bytes to faces. Reads photographs, and decodes and searches them in a child process.
+
+Imports neither torch nor ray, so that the many processes of this stage start fast and stay small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import stat
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from raylib.config import FaceSettings
+from raylib.errors import ImageError
+from raylib.faces import Face, FaceDetector, crop_transform
+from raylib.images import decode
+from raylib.reconstruction.isolation import ChildCrashError, ChildTimeoutError, IsolatedWorker
+from raylib.reconstruction.storage import Location
+
+CROP_PX = 256
+_READ_AHEAD = 4
+_PATCH_REACH = 1.0  # a patch reaches this many face sizes beyond the landmarks' square on each side, half of it
+_MAX_FILE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The part of a photograph around a face, reduced where it is finer than any texture.
+
+    Attributes:
+        rgb: pixels.
+        corner_px: position of its top left corner in the photograph.
+        scale: photograph pixels per patch pixel.
+    """
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    corner_px: Float[np.ndarray, " 2"]
+    scale: float
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face, where its aligned crop lies, and its patch of the photograph."""
+
+    face: Face
+    crop_to_photo: Float[np.ndarray, "2 3"]
+    patch: Patch
+
+
+@dataclass(frozen=True)
+class AnalysedImage:
+    """What the first stage says of an image.
+
+    Attributes:
+        uri: as shown in the table.
+        status: ok, no_face or what went wrong.
+        error_stage, error_message: where and what, if something went wrong.
+        sha256: hash of the file, empty if it could not be read.
+        width, height: of the upright photograph, 0 if unknown.
+        focal_px: focal length from EXIF, or None.
+        faces: the faces found.
+        seconds: by stage.
+    """
+
+    uri: str
+    status: str
+    error_stage: str = ""
+    error_message: str = ""
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    focal_px: float | None = None
+    faces: tuple[FoundFace, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """What the first stage needs of the configuration; see `ReconstructConfig`."""
+
+    faces: FaceSettings
+    max_pixels: int
+    max_texture_px: int
+    image_timeout_s: float
+
+
+class Analyser:
+    """Decodes an image and finds its faces; runs in the child process.
+
+    Args:
+        settings: limits and detector.
+    """
+
+    def __init__(self, settings: AnalysisSettings):
+        self._settings = settings
+        self._detector = FaceDetector(settings.faces)
+
+    def __call__(self, data: bytes) -> AnalysedImage:
+        """Returns size, focal length and faces, or the reason why the bytes are no usable image; `uri` is empty."""
+        start = time.perf_counter()
+        try:
+            image = decode(data, self._settings.max_pixels)
+        except ImageError as error:
+            seconds = {"decode": time.perf_counter() - start}
+            return AnalysedImage("", error.status, "decode", error.message, seconds=seconds)
+        decoded = time.perf_counter()
+        faces = tuple(
+            FoundFace(face, crop_transform(face.landmarks, CROP_PX), self._patch(image.rgb, face))
+            for face in self._detector(image.rgb)
+        )
+        seconds = {"decode": decoded - start, "detect": time.perf_counter() - decoded}
+        height, width = image.rgb.shape[:2]
+        status = "ok" if faces else "no_face"
+        return AnalysedImage(
+            "", status, width=width, height=height, focal_px=image.focal_px, faces=faces, seconds=seconds
+        )
+
+    def _patch(self, rgb: np.ndarray, face: Face) -> Patch:
+        low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
+        size = float((high - low).max())
+        half = size * (0.5 + _PATCH_REACH / 2)
+        centre = (low + high) / 2
+        limit = np.array(rgb.shape[1::-1])
+        # A face may lie outside the picture in part; at least one pixel stays.
+        corner = np.clip(np.floor(centre - half).astype(int), 0, limit - 1)
+        end = np.clip(np.ceil(centre + half).astype(int), corner + 1, limit)
+        patch = rgb[corner[1] : end[1], corner[0] : end[0]]
+        factor = int(size * 1.25 // self._settings.max_texture_px)
+        if factor > 1:
+            patch = np.asarray(Image.fromarray(patch).reduce(factor))
+        return Patch(np.ascontiguousarray(patch), corner.astype(np.float64), float(max(factor, 1)))
+
+
+class DetectStage:
+    """Ray Data stage: a shard of paths in, their analysed images out (both pickled, a shard a row).
+
+    Args:
+        location: where the paths lie.
+        settings: limits and detector.
+    """
+
+    def __init__(self, location: Location, settings: AnalysisSettings):
+        self._location = location
+        self._timeout_s = settings.image_timeout_s
+        self._child: IsolatedWorker[bytes, AnalysedImage] = IsolatedWorker(partial(Analyser, settings))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Returns the rows of `batch` with the column `shard` replaced by the analysed images."""
+        shards = [pickle.dumps(list(self.analyse(pickle.loads(s)))) for s in batch["shard"].to_pylist()]
+        return pa.table({"shard_id": batch["shard_id"], "shard": pa.array(shards, pa.large_binary())})
+
+    def analyse(self, paths: list[str]) -> Iterator[AnalysedImage]:
+        """Yields what each image holds; one that fails yields its reason."""
+        with ThreadPoolExecutor(_READ_AHEAD) as readers:
+            reads: list[Future[tuple[bytes, float]]] = [readers.submit(self._read, path) for path in paths]
+            for i, path in enumerate(paths):
+                uri = self._location.shown(path)
+                try:
+                    data, seconds_read = reads[i].result()
+                except ImageError as error:
+                    yield AnalysedImage(uri, error.status, "read", error.message)
+                    continue
+                except Exception as error:  # every storage has its own errors
+                    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                    yield AnalysedImage(uri, "error", "read", f"{type(error).__name__}: {reason}".strip(": "))
+                    continue
+                reads[i] = Future()  # lets go of the bytes
+                image = self._isolated(data)
+                yield replace(
+                    image,
+                    uri=uri,
+                    sha256=hashlib.sha256(data).hexdigest(),
+                    seconds={"read": seconds_read, **image.seconds},
+                )
+
+    def _read(self, path: str) -> tuple[bytes, float]:
+        start = time.perf_counter()
+        if self._location.is_local:
+            info = Path(path).stat()
+            if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
+                raise ImageError("error", "not a regular file")
+            if info.st_size > _MAX_FILE_BYTES:
+                raise ImageError("too_large", f"the file has {info.st_size} bytes, more than {_MAX_FILE_BYTES}")
+        return self._location.read_bytes(path), time.perf_counter() - start
+
+    def _isolated(self, data: bytes) -> AnalysedImage:
+        where = "decode_or_detect"  # a dead child cannot tell which
+        try:
+            return self._child(data, self._timeout_s)
+        except ChildTimeoutError as error:
+            return AnalysedImage("", "timeout", where, str(error))
+        except ChildCrashError as error:
+            return AnalysedImage("", "native_crash", where, str(error))
+        except Exception as error:
+            return AnalysedImage("", "error", where, f"{type(error).__name__}: {error}".strip(": "))

@@ -1,0 +1,245 @@
+"""Second stage: faces to meshes, colours, pictures, files and rows."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from PIL import Image
+
+from raylib.camera import Camera, euler_deg, focal_from_fov
+from raylib.config import ReconstructConfig
+from raylib.errors import RaylibError
+from raylib.fitting import LandmarkFit, LandmarkFitter
+from raylib.mesh import vertex_normals
+from raylib.morphable import LinearFaceModel
+from raylib.preview import preview
+from raylib.reconstruction.analysis import AnalysedImage, FoundFace
+from raylib.reconstruction.mesh_files import MeshEncoder
+from raylib.reconstruction.rows import STAGES, to_parquet
+from raylib.reconstruction.storage import Location
+from raylib.texturing import FaceColors, Texturer, Topology
+
+
+@dataclass(frozen=True)
+class MeshingSettings:
+    """What the second stage needs of the configuration besides the model; see `ReconstructConfig`."""
+
+    config: ReconstructConfig
+    config_sha256: str
+
+
+class ReconstructStage:
+    """Ray Data stage: a shard of analysed images in, files and one Parquet file out; yields its counts.
+
+    Mesh files come first and the Parquet file that names them last, under a name that the shard gives: a shard that
+    is done again writes the same bytes to the same places.
+
+    Args:
+        model: morphable model, or a Ray reference to one.
+        output: folder of the run.
+        settings: what to write and how.
+    """
+
+    def __init__(self, model: LinearFaceModel | ray.ObjectRef, output: Location, settings: MeshingSettings):
+        if isinstance(model, ray.ObjectRef):
+            model = ray.get(model)
+        torch.set_num_threads(max(1, int(settings.config.cpus_per_actor)))
+        self._model, self._output, self._settings = model, output, settings
+        self._fitter = LandmarkFitter(model, settings.config.fit)
+        self._topology = Topology.of(
+            model.mean.numpy(),
+            model.faces.numpy(),
+            None if model.uv is None else model.uv.numpy(),
+            None if model.mirror_verts is None else model.mirror_verts.numpy(),
+        )
+        self._texturer = Texturer(self._topology, settings.config.max_texture_px)
+        self._encoder = MeshEncoder(self._topology.faces, self._topology.uv)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Returns a row a shard: images, faces, and counts by status as a pickled Counter."""
+        done = []
+        for shard_id, payload in zip(batch["shard_id"].to_pylist(), batch["shard"], strict=True):
+            images: list[AnalysedImage] = pickle.loads(payload.as_buffer())
+            rows = self.rows(images)
+            self._output.write_bytes(f"faces/part-{shard_id}.parquet", to_parquet(rows))
+            # An image counts once, under the status of its first row.
+            counts = Counter(r["status"] for r in rows if not r.get("face_index"))
+            faces = sum(r["status"] == "ok" for r in rows)
+            done.append({"images": len(images), "faces": faces, "counts": pickle.dumps(counts)})
+        return pa.Table.from_pylist(done)
+
+    def rows(self, images: list[AnalysedImage]) -> list[dict[str, Any]]:
+        """Returns the rows of a shard after writing its mesh files; all its faces are fitted together."""
+        found = [(image, i) for image in images for i in range(len(image.faces))]
+        start = time.perf_counter()
+        fits = self._fit(found)
+        seconds_fit = (time.perf_counter() - start) / max(len(found), 1)
+        rows = [self._image_row(image) for image in images if not image.faces]
+        for (image, i), fit in zip(found, fits, strict=True):
+            row = self._image_row(image) | self._face_row(image, i)
+            row["seconds_fit"] = seconds_fit
+            try:
+                if isinstance(fit, Exception):
+                    raise fit
+                row |= self._mesh(image, i, fit, row)
+            except OSError:
+                raise  # an output that cannot be written concerns the whole run
+            except Exception as error:
+                stage = "fit" if isinstance(fit, Exception) else "texture"
+                row |= {"status": "error", "error_stage": stage}
+                row["error_message"] = f"{type(error).__name__}: {error}".strip(": ")
+            rows.append(row)
+        order = {image.uri: n for n, image in enumerate(images)}
+        rows.sort(key=lambda row: (order[row["image_uri"]], row.get("face_index") or 0))
+        return rows
+
+    def _fit(self, found: list[tuple[AnalysedImage, int]]) -> list[LandmarkFit | Exception]:
+        """Returns each face's fit (a batch of one), or what is wrong with it."""
+        if not found:
+            return []
+        landmarks = torch.from_numpy(np.stack([image.faces[i].face.landmarks for image, i in found]))
+        size = torch.tensor([[image.width, image.height] for image, _ in found], dtype=torch.float32)
+        assumed = focal_from_fov(self._settings.config.fov_deg, size.amax(dim=1))
+        focal = torch.tensor([image.focal_px or float(f) for (image, _), f in zip(found, assumed, strict=True)])
+        try:
+            fit = self._fitter.fit(landmarks, focal, size / 2)
+        except Exception as error:
+            return [error] * len(found)
+        fits: list[LandmarkFit | Exception] = []
+        for n in range(len(found)):
+            one = fit.select(slice(n, n + 1))
+            depth = one.camera.to_camera(one.verts_mm)[..., 2]
+            usable = bool(torch.isfinite(one.verts_mm).all()) and float(depth.min()) > 1.0
+            fits.append(one if usable else RaylibError("the landmarks fit no face before the camera"))
+        return fits
+
+    def _image_row(self, image: AnalysedImage) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "image_uri": image.uri,
+            "image_sha256": image.sha256 or None,
+            "width": image.width or None,
+            "height": image.height or None,
+            "status": image.status,
+            "error_stage": image.error_stage or None,
+            "error_message": image.error_message or None,
+            "method": self._settings.config.method,
+            "morphable_model": self._model.name,
+            "weights_sha256": self._model.sha256,
+            "config_sha256": self._settings.config_sha256,
+        }
+        return row | {f"seconds_{s}": image.seconds.get(s) for s in STAGES}
+
+    def _face_row(self, image: AnalysedImage, i: int) -> dict[str, Any]:
+        found = image.faces[i]
+        return {
+            "face_index": i,
+            "face_id": f"{image.sha256[:16]}-{i}",
+            "detector": found.face.detector,
+            "detector_score": found.face.score,
+            "face_box": found.face.face_box,
+            "landmarks_68": found.face.landmarks.ravel(),
+            "crop_to_photo": found.crop_to_photo.ravel().astype(np.float32),
+        }
+
+    def _mesh(self, image: AnalysedImage, i: int, fit: LandmarkFit, row: dict[str, Any]) -> dict[str, Any]:
+        """Returns the columns of a fitted face after writing its files."""
+        start = time.perf_counter()
+        found, camera = image.faces[i], fit.camera
+        normals = vertex_normals(fit.verts_mm, self._model.faces)
+        verts_cam = camera.to_camera(fit.verts_mm)[0].numpy()
+        normals_cam = (normals @ camera.R.transpose(1, 2))[0].numpy()
+        patch_camera = _patch_camera(camera, found)
+        principal = patch_camera.principal_px[0].numpy()
+        colors = self._texturer(found.patch.rgb, verts_cam, normals_cam, float(patch_camera.focal_px), principal)
+        textured = time.perf_counter()
+        verts_mm = fit.verts_mm[0].numpy()
+        uris = self._write(row["face_id"], image, found, fit, patch_camera, verts_cam, normals[0].numpy(), colors)
+        written = time.perf_counter()
+        yaw, pitch, roll = euler_deg(camera.R)[0].tolist()
+        return uris | {
+            "camera": "perspective",
+            "focal_px": float(camera.focal_px),
+            "focal_source": "assumed" if image.focal_px is None else "exif",
+            "principal_px": camera.principal_px[0].numpy(),
+            "R": camera.R[0].numpy().ravel(),
+            "T_mm": camera.T[0].numpy(),
+            "scale_source": "model prior",
+            "yaw_deg": yaw,
+            "pitch_deg": pitch,
+            "roll_deg": roll,
+            "identity": fit.identity[0].numpy(),
+            "expression": fit.expression[0].numpy(),
+            "verts_mm": verts_mm.ravel(),
+            "vertex_colors": colors.vertex_colors.astype(np.float32).ravel(),
+            "vertex_source": colors.vertex_source,
+            "vertex_visibility": colors.vertex_visibility,
+            "landmark_error_px": float(fit.error_px),
+            "landmark_nme": float(fit.error_iod),
+            "seconds_texture": textured - start,
+            "seconds_write": written - textured,
+        }
+
+    def _write(
+        self,
+        face_id: str,
+        image: AnalysedImage,
+        found: FoundFace,
+        fit: LandmarkFit,
+        patch_camera: Camera,
+        verts_cam: np.ndarray,
+        normals: np.ndarray,
+        colors: FaceColors,
+    ) -> dict[str, Any]:
+        """Writes the files of a face and returns their places relative to the output folder."""
+        config = self._settings.config
+        folder = f"meshes/{image.sha256[:16]}"
+        verts_mm = fit.verts_mm[0].numpy()
+        files: dict[str, tuple[str, bytes]] = {}
+        texture_png = _png(Image.fromarray(colors.texture)) if config.write_obj or config.write_glb else b""
+        if config.write_obj:
+            files["texture_uri"] = (f"{face_id}.png", texture_png)
+            files["mtl_uri"] = (f"{face_id}.mtl", self._encoder.mtl(f"{face_id}.png"))
+            files["obj_uri"] = (f"{face_id}.obj", self._encoder.obj(verts_mm, colors.vertex_colors, f"{face_id}.mtl"))
+        if config.write_glb:
+            glb = self._encoder.glb(
+                verts_mm, normals, colors.vertex_colors, colors.vertex_visibility, texture_png, face_id
+            )
+            files["glb_uri"] = (f"{face_id}.glb", glb)
+        if config.write_preview:
+            projected = patch_camera.project(fit.verts_mm)[0].numpy()
+            picture = preview(
+                found.patch.rgb,
+                (found.face.landmarks - found.patch.corner_px) / found.patch.scale,
+                np.concatenate([projected, verts_cam[:, 2:]], axis=1),
+                verts_mm,
+                normals,
+                self._topology.faces,
+                self._topology.uv,
+                colors.texture,
+            )
+            files["preview_uri"] = (f"{face_id}-preview.png", _png(picture))
+        for name, content in files.values():
+            self._output.write_bytes(f"{folder}/{name}", content)
+        return {column: f"{folder}/{name}" for column, (name, _) in files.items()}
+
+
+def _patch_camera(camera: Camera, found: FoundFace) -> Camera:
+    """Returns the camera that projects to pixels of the face's patch."""
+    corner = torch.from_numpy(found.patch.corner_px).to(camera.principal_px)
+    scale = found.patch.scale
+    return Camera(camera.R, camera.T, camera.focal_px / scale, (camera.principal_px - corner) / scale)
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=3)  # half the time of the default, a tenth more bytes
+    return buffer.getvalue()
