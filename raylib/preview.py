@@ -2,109 +2,125 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
 from raylib.render import rasterize_pixels
+from raylib.texturing_kernels import paint_texture, paint_vertices
 
 PANEL_PX = 288
 _BACKGROUND = 238
-_VIEWS_DEG = (-40.0, 40.0)
-_KEY_LIGHT = np.array([0.45, 0.55, 0.7])  # in the viewer's space: x right, y up, z to the viewer
+_SHAPE_YAW_DEG = 25.0
+_VIEWS_YAW_DEG = (-40.0, 40.0)
+_SUPERSAMPLING = 2
+_OVERLAY_SHARE = 0.5
+_KEY_LIGHT = np.array([0.49, 0.56, 0.67])  # unit vector in the viewer's space: x right, y up, z to the viewer
+
+
+@dataclass(frozen=True)
+class PreviewMesh:
+    """A textured face as the preview draws it.
+
+    Attributes:
+        verts_mm: vertices in canonical space.
+        normals: unit vertex normals in canonical space.
+        verts_px: x and y of the vertices in the photograph, and their depth.
+        faces: triangles.
+        uv: texture coordinates of the vertices.
+        texture: texture image.
+    """
+
+    verts_mm: Float[np.ndarray, "v 3"]
+    normals: Float[np.ndarray, "v 3"]
+    verts_px: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    uv: Float[np.ndarray, "v 2"]
+    texture: UInt8[np.ndarray, "s s 3"]
 
 
 def preview(
-    rgb: UInt8[np.ndarray, "h w 3"],
-    landmarks: Float[np.ndarray, "68 2"],
-    verts_px: Float[np.ndarray, "v 3"],
-    verts_mm: Float[np.ndarray, "v 3"],
-    normals: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    uv: Float[np.ndarray, "v 2"],
-    texture: UInt8[np.ndarray, "s s 3"],
+    rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"], mesh: PreviewMesh
 ) -> Image.Image:
     """Returns five panels side by side: landmarks, overlay, bare shape, and the coloured mesh from both sides.
 
     Args:
         rgb: photograph or the part of it around the face.
         landmarks: detected landmarks in its pixels.
-        verts_px: x and y of the vertices in its pixels, and their depth.
-        verts_mm: vertices in canonical space.
-        normals: vertex normals in canonical space.
-        faces: triangles.
-        uv: texture coordinates of the vertices.
-        texture: texture image.
+        mesh: the reconstructed face.
     """
-    photo, to_panel = _photo_panel(rgb, landmarks, verts_px)
-    size = PANEL_PX
+    points = np.concatenate([landmarks, mesh.verts_px[:, :2]])
+    low, high = points.min(axis=0), points.max(axis=0)
+    side = float((high - low).max()) * 1.1
+    corner = (low + high - side) / 2
+    photo = _cut(rgb, corner, side)
+    scale = PANEL_PX / side
+
     marked = Image.fromarray(photo)
     draw = ImageDraw.Draw(marked)
-    for x, y in to_panel(landmarks):
+    for x, y in (landmarks - corner) * scale:
         draw.ellipse((x - 1.8, y - 1.8, x + 1.8, y + 1.8), fill=(255, 255, 255), outline=(220, 30, 60))
 
-    on_photo = np.concatenate([to_panel(verts_px[:, :2]), verts_px[:, 2:]], axis=1)
-    covered, overlay = _render(on_photo, faces, _clay(normals), size)
-    blended = np.where(covered[..., None], 0.35 * photo + 0.65 * overlay, photo)
+    on_panel = np.concatenate([(mesh.verts_px[:, :2] - corner) * scale, mesh.verts_px[:, 2:]], axis=1)
+    clay = photo.astype(np.float32)
+    _paint(clay, on_panel, mesh.faces, _clay(mesh.normals))
+    overlay = (1 - _OVERLAY_SHARE) * photo + _OVERLAY_SHARE * clay
 
-    panels = [np.asarray(marked), blended, _side_view(verts_mm, normals, faces, None, 25.0)]
-    panels += [_side_view(verts_mm, normals, faces, (uv, texture), yaw) for yaw in _VIEWS_DEG]
-    strip = np.concatenate([np.clip(p, 0, 255).astype(np.uint8) for p in panels], axis=1)
-    return Image.fromarray(strip)
+    panels = [np.asarray(marked), overlay, _side_view(mesh, _SHAPE_YAW_DEG, textured=False)]
+    panels += [_side_view(mesh, yaw, textured=True) for yaw in _VIEWS_YAW_DEG]
+    return Image.fromarray(np.concatenate([np.clip(p, 0, 255).astype(np.uint8) for p in panels], axis=1))
 
 
-def _photo_panel(rgb, landmarks, verts_px):  # type: ignore[no-untyped-def]
-    """Returns the square of the photograph around the face, and the map from its pixels to the panel's."""
-    points = np.concatenate([landmarks, verts_px[:, :2]])
-    low, high = points.min(axis=0), points.max(axis=0)
-    centre, side = (low + high) / 2, float((high - low).max()) * 1.25
-    corner = centre - side / 2
-    scale = PANEL_PX / side
-    box = (corner[0], corner[1], corner[0] + side, corner[1] + side)
-    # Pillow's resize cuts and reduces in one step, but only inside the picture: widen it where the square sticks out.
-    pad = int(max(0, -corner.min(), (corner + side - np.array(rgb.shape[1::-1])).max())) + 2
-    padded = np.pad(rgb, ((pad, pad), (pad, pad), (0, 0)), constant_values=_BACKGROUND)
-    left, top, right, bottom = (float(v) + pad for v in box)
-    image = Image.fromarray(padded).resize(
-        (PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR, box=(left, top, right, bottom)
+def _cut(rgb: UInt8[np.ndarray, "h w 3"], corner: Float[np.ndarray, " 2"], side: float) -> UInt8[np.ndarray, "p p 3"]:
+    """Returns a square of the photograph as a panel, grey where it reaches beyond the photograph."""
+    low = np.floor(corner).astype(int) - 1
+    high = np.ceil(corner + side).astype(int) + 1
+    inner_low, inner_high = np.maximum(low, 0), np.minimum(high, rgb.shape[1::-1])
+    square = np.full((high[1] - low[1], high[0] - low[0], 3), _BACKGROUND, dtype=np.uint8)
+    if (inner_high > inner_low).all():
+        (x0, y0), (x1, y1) = inner_low - low, inner_high - low
+        square[y0:y1, x0:x1] = rgb[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]]
+    left, top = (float(v) for v in corner - low)
+    image = Image.fromarray(square).resize(
+        (PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
     )
-    return np.asarray(image), lambda p: (p - corner) * scale
+    return np.asarray(image)
 
 
 def _clay(normals: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
     """Returns grey vertex colours under a key light and a sky, 0..255."""
-    key = np.clip(normals @ (_KEY_LIGHT / np.linalg.norm(_KEY_LIGHT)), 0, 1)
+    key = np.clip(normals @ _KEY_LIGHT, 0, 1)
     sky = 0.5 + 0.5 * normals[:, 1]
-    return np.repeat(np.clip(60 + 135 * key + 50 * sky, 0, 255)[:, None], 3, axis=1)
+    return np.repeat(np.clip(60 + 135 * key + 50 * sky, 0, 255)[:, None], 3, axis=1).astype(np.float32)
 
 
-def _render(verts, faces, colors, size):  # type: ignore[no-untyped-def]
-    """Returns where the mesh covers the panel, and its interpolated vertex colours there."""
-    fragments = rasterize_pixels(verts[None], faces, (size, size))
-    face, bary = fragments.pix_to_face[0], fragments.bary_coords[0]
-    covered = face >= 0
-    image = np.full((size, size, 3), float(_BACKGROUND))
-    image[covered] = np.einsum("nk,nkc->nc", bary[covered], colors[faces[face[covered]]])
-    return covered, image
+def _paint(
+    image: Float[np.ndarray, "h w 3"],
+    verts_px: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    colors: Float[np.ndarray, "v 3"],
+) -> None:
+    fragments = rasterize_pixels(verts_px[None], faces, image.shape[:2])
+    paint_vertices(fragments.pix_to_face[0], fragments.bary_coords[0], faces, colors, image)
 
 
-def _side_view(verts_mm, normals, faces, textured, yaw_deg):  # type: ignore[no-untyped-def]
+def _side_view(mesh: PreviewMesh, yaw_deg: float, textured: bool) -> Float[np.ndarray, "p p 3"]:
     """Returns the mesh seen from `yaw_deg` to the side, as clay or with its texture."""
-    size, supersampling = PANEL_PX, 2
     yaw = np.deg2rad(yaw_deg)
     turn = np.array([[np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, np.cos(yaw)]])
-    centre = (verts_mm.min(axis=0) + verts_mm.max(axis=0)) / 2
-    seen = (verts_mm - centre) @ turn.T
-    big = size * supersampling
-    scale = 0.88 * big / np.ptp(verts_mm[:, :2], axis=0).max()
-    pixels = np.stack([seen[:, 0] * scale + big / 2, big / 2 - seen[:, 1] * scale, 1000 - seen[:, 2]], axis=1)
-    if textured is None:
-        _, image = _render(pixels, faces, _clay(normals @ turn.T), big)
+    centre = (mesh.verts_mm.min(axis=0) + mesh.verts_mm.max(axis=0)) / 2
+    seen = (mesh.verts_mm - centre) @ turn.T
+    size = PANEL_PX * _SUPERSAMPLING
+    scale = 0.9 * size / np.ptp(mesh.verts_mm[:, :2], axis=0).max()
+    depth = 2 * np.abs(seen).max() - seen[:, 2]
+    verts_px = np.stack([seen[:, 0] * scale + size / 2, size / 2 - seen[:, 1] * scale, depth], axis=1)
+    image = np.full((size, size, 3), _BACKGROUND, dtype=np.float32)
+    if textured:
+        fragments = rasterize_pixels(verts_px[None], mesh.faces, (size, size))
+        pix_to_face, bary = fragments.pix_to_face[0], fragments.bary_coords[0]
+        paint_texture(pix_to_face, bary, mesh.faces, mesh.uv, mesh.texture, image)
     else:
-        uv, texture = textured
-        covered, at = _render(pixels, faces, np.concatenate([uv, uv[:, :1]], axis=1), big)
-        side = texture.shape[0]
-        column = np.clip(at[..., 0] * side, 0, side - 1).astype(int)
-        row = np.clip((1 - at[..., 1]) * side, 0, side - 1).astype(int)
-        image = np.where(covered[..., None], texture[row, column].astype(float), float(_BACKGROUND))
-    return image.reshape(size, supersampling, size, supersampling, 3).mean(axis=(1, 3))
+        _paint(image, verts_px, mesh.faces, _clay(mesh.normals @ turn.T))
+    return image.reshape(PANEL_PX, _SUPERSAMPLING, PANEL_PX, _SUPERSAMPLING, 3).mean(axis=(1, 3))

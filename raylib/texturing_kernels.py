@@ -109,3 +109,36 @@ def push(fine, coarse):
                 bottom = coarse[yb, xa, k] * (1 - fx) + coarse[yb, xb, k] * fx
                 out[y, x, k] = fine[y, x, k] + lack * (top * (1 - fy) + bottom * fy)
     return out
+
+
+@njit(**KERNEL)
+def paint_vertices(pix_to_face, bary, faces, values, image):
+    """Overwrites the pixels of `image` that the mesh covers with values interpolated between its vertices."""
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            f = pix_to_face[y, x]
+            if f < 0:
+                continue
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            for k in range(image.shape[2]):
+                image[y, x, k] = (
+                    bary[y, x, 0] * values[a, k] + bary[y, x, 1] * values[b, k] + bary[y, x, 2] * values[c, k]
+                )
+
+
+@njit(**KERNEL)
+def paint_texture(pix_to_face, bary, faces, uv, texture, image):
+    """Overwrites the pixels of `image` that the mesh covers with the nearest texels."""
+    side = texture.shape[0]
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            f = pix_to_face[y, x]
+            if f < 0:
+                continue
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            u = bary[y, x, 0] * uv[a, 0] + bary[y, x, 1] * uv[b, 0] + bary[y, x, 2] * uv[c, 0]
+            v = bary[y, x, 0] * uv[a, 1] + bary[y, x, 1] * uv[b, 1] + bary[y, x, 2] * uv[c, 1]
+            column = min(max(int(u * side), 0), side - 1)
+            row = min(max(int((1 - v) * side), 0), side - 1)
+            for k in range(3):
+                image[y, x, k] = texture[row, column, k]

@@ -21,7 +21,7 @@ from raylib.errors import RaylibError
 from raylib.fitting import LandmarkFit, LandmarkFitter
 from raylib.mesh import vertex_normals
 from raylib.morphable import LinearFaceModel
-from raylib.preview import preview
+from raylib.preview import PreviewMesh, preview
 from raylib.reconstruction.analysis import AnalysedImage, FoundFace
 from raylib.reconstruction.mesh_files import MeshEncoder
 from raylib.reconstruction.rows import STAGES, to_parquet
@@ -216,16 +216,16 @@ class ReconstructStage:
             files["glb_uri"] = (f"{face_id}.glb", glb)
         if config.write_preview:
             projected = patch_camera.project(fit.verts_mm)[0].numpy()
-            picture = preview(
-                found.patch.rgb,
-                (found.face.landmarks - found.patch.corner_px) / found.patch.scale,
-                np.concatenate([projected, verts_cam[:, 2:]], axis=1),
+            mesh = PreviewMesh(
                 verts_mm,
                 normals,
+                np.concatenate([projected, verts_cam[:, 2:]], axis=1),
                 self._topology.faces,
                 self._topology.uv,
                 colors.texture,
             )
+            landmarks = (found.face.landmarks - found.patch.corner_px) / found.patch.scale
+            picture = preview(found.patch.rgb, landmarks, mesh)
             files["preview_uri"] = (f"{face_id}-preview.png", _png(picture))
         for name, content in files.values():
             self._output.write_bytes(f"{folder}/{name}", content)
