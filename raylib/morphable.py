@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 
+import torch
 from jaxtyping import Bool, Float, Int
+from safetensors.torch import load
 from torch import Tensor
 
 
@@ -60,3 +65,29 @@ class LinearFaceModel:
 
 REGIONS = ("skin", "brow", "eye", "nose", "upper_lip", "lower_lip", "inner_mouth")
 """Names of the values of `LinearFaceModel.regions`."""
+
+
+@lru_cache(maxsize=1)
+def load_prior() -> LinearFaceModel:
+    """Returns the shipped face prior: the 2113-vertex hemisphere wrapped onto ICT-FaceKit's average face.
+
+    Its identity modes are principal components, one standard deviation each, largest first; its expressions are
+    ICT-FaceKit's blendshapes between 0 and 1. `weights/face_prior.md` says how it was made and how good it is.
+    """
+    raw = files("raylib").joinpath("weights", "face_prior.safetensors").read_bytes()
+    t = load(raw)
+    long = {k: v.long() for k, v in t.items() if not v.is_floating_point()}
+    return LinearFaceModel(
+        name="prior",
+        mean=t["mean"],
+        faces=long["faces"],
+        identity=t["identity"].float(),
+        expression=t["expression"].float(),
+        expression_bounds=t["expression_bounds"],
+        landmark_verts=long["landmark_verts"],
+        contour_verts=long["contour_verts"],
+        mirror_verts=long["mirror_verts"],
+        regions=long["regions"],
+        uv=t["uv"],
+        sha256=hashlib.sha256(raw).hexdigest(),
+    )
