@@ -20,6 +20,8 @@ from raylib.errors import ConfigError
 
 DetectorName = Literal["hog", "cnn"]
 
+_CNN_LEAST_SIDE = 80
+
 
 @dataclass(frozen=True)
 class Face:
@@ -115,6 +117,9 @@ class FaceDetector:
         if self._cnn is None:
             self._cnn = dlib.cnn_face_detection_model_v1(str(dlib_file("mmod_human_face_detector.dat")))
         small, scale = _resized(rgb, s.cnn_max_side, enlarge=True)
+        # The network cannot take a picture that is smaller than its filters.
+        short = [(0, max(0, _CNN_LEAST_SIDE - side)) for side in small.shape[:2]]
+        small = np.pad(small, (*short, (0, 0))) if any(pad for _, pad in short) else small
         found = [d for d in self._cnn(small, 0) if d.confidence >= s.cnn_min_score]
         return [(_box(d.rect, scale), float(d.confidence), "cnn") for d in found]
 

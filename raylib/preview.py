@@ -41,9 +41,7 @@ class PreviewMesh:
     texture: UInt8[np.ndarray, "s s 3"]
 
 
-def preview(
-    rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"], mesh: PreviewMesh
-) -> Image.Image:
+def preview(rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"], mesh: PreviewMesh) -> Image.Image:
     """Returns five panels side by side: landmarks, overlay, bare shape, and the coloured mesh from both sides.
 
     Args:

@@ -16,11 +16,12 @@ from jaxtyping import Float, Int, UInt8
 from scipy.spatial import cKDTree
 
 from raylib.render import rasterize_pixels
-from raylib.texturing_kernels import pull, push, sample
+from raylib.texturing_kernels import inner_share, pull, push, sample
 
 VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
 
+_OUTLINE_PX = 4  # of the depth buffer: the photograph's colours fade out this far from the mesh's outline
 _ZBUFFER_PX = 256  # side of the depth buffer of the occlusion test, laid over the face
 
 
@@ -147,7 +148,8 @@ class Texturer:
             np.concatenate([layout.bary, self._vertex_bary]),
             np.float32(focal_px),
             principal_px.astype(np.float32),
-            np.ascontiguousarray(zbuf, dtype=np.float32),
+            zbuf,
+            inner_share(zbuf, _OUTLINE_PX),
             low.astype(np.float32),
             np.float32(scale),
         )

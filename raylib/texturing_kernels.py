@@ -14,7 +14,37 @@ DEPTH_BIAS_MM = 2.5
 
 
 @njit(**KERNEL)
-def sample(rgb, verts, normals, faces, point_face, point_bary, focal, principal, zbuf, low, scale):
+def inner_share(zbuf, reach):
+    """Returns how far inside the mesh's outline each pixel lies: 0 at the outline, 1 from `reach` pixels inwards."""
+    height, width = zbuf.shape
+    steps = np.empty((height, width), dtype=np.float32)  # distance to the background in chamfer steps
+    for y in range(height):
+        for x in range(width):
+            d = np.float32(reach + 1)
+            if zbuf[y, x] < 0:
+                d = np.float32(0)
+            else:
+                if y > 0:
+                    d = min(d, steps[y - 1, x] + 1)
+                if x > 0:
+                    d = min(d, steps[y, x - 1] + 1)
+            steps[y, x] = d
+    for y in range(height - 1, -1, -1):
+        for x in range(width - 1, -1, -1):
+            d = steps[y, x]
+            if y < height - 1:
+                d = min(d, steps[y + 1, x] + 1)
+            if x < width - 1:
+                d = min(d, steps[y, x + 1] + 1)
+            steps[y, x] = d
+    for y in range(height):
+        for x in range(width):
+            steps[y, x] = min(max((steps[y, x] - 1) / reach, 0.0), 1.0)
+    return steps
+
+
+@njit(**KERNEL)
+def sample(rgb, verts, normals, faces, point_face, point_bary, focal, principal, zbuf, inner, low, scale):
     """Samples the photograph at points of the mesh: colours in 0..1 and weights of what is seen, 0..1."""
     n = point_face.shape[0]
     height, width = rgb.shape[0], rgb.shape[1]
@@ -46,7 +76,8 @@ def sample(rgb, verts, normals, faces, point_face, point_bary, focal, principal,
         facing = min(max((cosine - COS_BLIND) / (COS_CLEAR - COS_BLIND), 0.0), 1.0)
         if facing <= 0:
             continue
-        # Share of the four depths around the point behind which it does not lie.
+        # Share of the four depths around the point behind which it does not lie, less towards the outline, where
+        # the photograph mixes with what is behind the face.
         px = (u + np.float32(0.5) - low[0]) * scale - np.float32(0.5)
         py = (v + np.float32(0.5) - low[1]) * scale - np.float32(0.5)
         px0, py0 = math.floor(px), math.floor(py)
@@ -57,8 +88,8 @@ def sample(rgb, verts, normals, faces, point_face, point_bary, focal, principal,
                 row = min(max(py0 + dy, 0), zbuf.shape[0] - 1)
                 share = (px - px0 if dx else 1 - (px - px0)) * (py - py0 if dy else 1 - (py - py0))
                 nearest = zbuf[row, column]
-                if nearest < 0 or z <= nearest + DEPTH_BIAS_MM / max(cosine, 0.2):
-                    seen += share
+                if z <= nearest + DEPTH_BIAS_MM / max(cosine, 0.2):
+                    seen += share * inner[row, column]
         border = min(min(u, width - 1 - u), min(v, height - 1 - v))
         weight[i] = facing * facing * (3 - 2 * facing) * seen * min(border / 3.0, 1.0)
     return color, weight

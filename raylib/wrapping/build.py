@@ -119,7 +119,9 @@ def landmark_verts(maps: Resampling) -> Ints:
 
 
 def _mirrored_landmarks() -> list[int]:
-    pairs = dict(zip(range(17), range(16, -1, -1), strict=True)) | dict(zip(range(17, 27), range(26, 16, -1), strict=True))
+    pairs = dict(zip(range(17), range(16, -1, -1), strict=True)) | dict(
+        zip(range(17, 27), range(26, 16, -1), strict=True)
+    )
     pairs |= {k: k for k in range(27, 31)} | dict(zip(range(31, 36), range(35, 30, -1), strict=True))
     pairs |= dict(zip((36, 37, 38, 39, 40, 41), (45, 44, 43, 42, 47, 46), strict=True))
     pairs |= {v: k for k, v in list(pairs.items())}
@@ -165,7 +167,10 @@ def label_regions(mean: Floats, maps: Resampling, landmarks: Ints) -> Ints:
     eye, outer, inner = (inside(half.flat, closed_polygon(line)) for line in half.lines)
     on = [np.isin(np.arange(len(here)), chain) for chain in half.chains]
     lips = (outer | on[1]) & ~(inner & ~on[2])
-    corner = [line.curve.nearest(half.chart.flat[[_source_vertex(half, m)]])[0] for line, m in zip(half.lines[1:], (54, 64), strict=True)]
+    corner = [
+        line.curve.nearest(half.chart.flat[[_source_vertex(half, m)]])[0]
+        for line, m in zip(half.lines[1:], (54, 64), strict=True)
+    ]
     upper = half.lines[2].curve.nearest(half.flat) <= corner[1] + 1e-6
     outer_upper = half.lines[1].curve.nearest(half.flat) <= corner[0] + 1e-6
     label[lips] = np.where(np.where(on[1], outer_upper, upper), name["upper_lip"], name["lower_lip"])[lips]
@@ -220,7 +225,6 @@ def representation_error(
             verts = mean + (coefficients[:k] @ flat[:k]).reshape(mean.shape)
             gaps[str(k)].append(float(np.median(point_to_mesh_mm(person[scan], verts, maps.faces))))
     return {k: float(np.mean(v)) for k, v in gaps.items()}
-
 
 
 def build_prior(head: IctHead, output: Path, notice: str, command: str, people: int, seed: int) -> dict[str, str]:

@@ -280,7 +280,11 @@ def relax(
         mean = 0.9 * mean + 0.1 * gradient
         square = 0.98 * square + 0.02 * (gradient**2).sum(1)
         bias = (1 - 0.9 ** (it + 1)) / np.sqrt(1 - 0.98 ** (it + 1))
-        step = -mean / (np.sqrt(square)[:, None] + 1e-12) / bias if it else -gradient / (np.sqrt(square)[:, None] + 1e-12)
+        step = (
+            -mean / (np.sqrt(square)[:, None] + 1e-12) / bias
+            if it
+            else -gradient / (np.sqrt(square)[:, None] + 1e-12)
+        )
         step = step * (_between(rate, it / iterations) * h)[:, None]
         before = place.copy()
         t, b = place.triangle[free], place.bary[free]

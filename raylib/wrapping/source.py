@@ -94,7 +94,7 @@ def half_surface(head: IctHead) -> HalfSurface:
     n = len(head.verts)
     rows = _Rows(n)
     half = len(ring) // 2
-    upper, lower = ring[: half + 1], [ring[0], *ring[:half - 1:-1]]
+    upper, lower = ring[: half + 1], [ring[0], *ring[: half - 1 : -1]]
     eye = _ladder(upper, lower, 10, rows)
     side = len(mouth_hole) // 2
     mouth = _ladder(mouth_hole[:side], mouth_hole[: side - 1 : -1], 8, rows, closed_by_edge=side - 1)
@@ -216,7 +216,9 @@ def _clipped(
     tris, kinds = np.array(out), np.array(out_kind)
 
     # Keep the piece that carries the lids: the outline's cone also meets the back of the ear and the neck.
-    graph = sp.coo_matrix((np.ones(len(tris) * 3), (tris.ravel(), np.roll(tris, -1, 1).ravel())), shape=[len(verts)] * 2)
+    graph = sp.coo_matrix(
+        (np.ones(len(tris) * 3), (tris.ravel(), np.roll(tris, -1, 1).ravel())), shape=[len(verts)] * 2
+    )
     label = sp.csgraph.connected_components(graph, directed=False)[1]
     keep = label[tris[:, 0]] == label[ring[0]]
     tris, kinds = tris[keep], kinds[keep]
@@ -234,6 +236,7 @@ def _clipped(
 
 def _inside_outline(verts: Floats) -> Floats:
     """Positive within the outline: its polar angle less the vertex's, seen from the outline's centre, radians."""
+
     def polar(points: Floats) -> tuple[Floats, Floats]:
         d = points - np.array(OUTLINE_CENTRE_MM)
         return np.arctan2(np.abs(d[:, 0]), d[:, 1]), np.arctan2(np.hypot(d[:, 0], d[:, 1]), d[:, 2])
@@ -256,7 +259,7 @@ def _boundary(faces: Ints, verts: Floats) -> tuple[Ints, Ints]:
     on_mid = verts[loop, 0] == 0
     last = int(np.flatnonzero(on_mid)[-1]) if not on_mid[1] else int(np.flatnonzero(~on_mid)[0]) - 1
     if on_mid[1]:
-        return np.array(loop[: last + 1]), np.array([top, *loop[:last - 1 : -1]])
+        return np.array(loop[: last + 1]), np.array([top, *loop[: last - 1 : -1]])
     first = int(np.flatnonzero(on_mid)[1])
     return np.array([top, *loop[: first - 1 : -1]]), np.array(loop[: first + 1])
 

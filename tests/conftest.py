@@ -1,0 +1,44 @@
+"""What the tests share: photographs that installed packages carry, data where it lies beside the checkout, Ray."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def shared_data(name: str) -> Path:
+    """Returns a folder of development data; skips the test where it is absent."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"development data {name} are not beside the checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """Folder with NASA's portrait of an astronaut and other photographs (scikit-image's)."""
+    spec = importlib.util.find_spec("skimage")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def astronaut(photographs) -> np.ndarray:
+    from raylib.images import decode
+
+    return decode((photographs / "astronaut.png").read_bytes(), 10**7).rgb
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """One Ray for all tests, with more logical CPUs than cores: Ray's failures are hangs for want of a CPU."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
