@@ -55,8 +55,8 @@ def parse(config_class: type[C], description: str, argv: Sequence[str] | None = 
     parser.add_class_arguments(config_class, as_group=False)
     raw = parser.parse_args(_underscored(sys.argv[1:] if argv is None else argv))
     raw.pop("config", None)
-    values: dict[str, Any] = parser.instantiate_classes(raw).as_dict()
     try:
+        values: dict[str, Any] = parser.instantiate_classes(raw).as_dict()
         return config_class(**values)
     except ConfigError as error:
         parser.error(str(error))
