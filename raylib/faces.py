@@ -6,6 +6,7 @@ Works in image space (see `camera`): dlib counts pixels by their centres, so hal
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,10 @@ from raylib.errors import ConfigError
 DetectorName = Literal["hog", "cnn"]
 
 _CNN_LEAST_SIDE = 80
+_BOX_SHIFTS = 0.08 * np.array(
+    [(0, 0, 0, 0), (1, 0, 1, 0), (-1, 0, -1, 0), (0, 1, 0, 1), (0, -1, 0, -1)], dtype=np.float32
+)
+"""Shifts of the detection box, in widths, from which landmarks are predicted."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,15 @@ class Face:
         score: the detector's; HOG's and the CNN's scales differ.
         detector: which one found it.
         landmarks: the 68 points in Multi-PIE / iBUG order.
+        landmark_spread: how far the landmarks move, as a share of the face's size, when the box is moved a little.
+            About 0.005 on frontal faces, 0.09 on profiles, where dlib's landmarks mean nothing.
     """
 
     face_box: Float[np.ndarray, " 4"]
     score: float
     detector: DetectorName
     landmarks: Float[np.ndarray, "68 2"]
+    landmark_spread: float
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class FaceDetector:
             found = self._detect_cnn(rgb)
         found.sort(key=lambda f: (-float((f[0][2] - f[0][0]) * (f[0][3] - f[0][1])), *f[0].tolist()))
         return [
-            Face(box, score, detector, self._landmarks(rgb, box)) for box, score, detector in found[: s.max_faces]
+            Face(box, score, detector, *self._landmarks(rgb, box)) for box, score, detector in found[: s.max_faces]
         ]
 
     def _detect_hog(self, rgb: np.ndarray, upsample: int) -> list[tuple[np.ndarray, float, DetectorName]]:
@@ -123,7 +131,15 @@ class FaceDetector:
         found = [d for d in self._cnn(small, 0) if d.confidence >= s.cnn_min_score]
         return [(_box(d.rect, scale), float(d.confidence), "cnn") for d in found]
 
-    def _landmarks(self, rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
+    def _landmarks(self, rgb: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, float]:
+        """Returns the median of the landmarks from several boxes around the face, and how far they spread."""
+        looks = np.stack([self._predict(rgb, box + (box[2] - box[0]) * shift) for shift in _BOX_SHIFTS])
+        landmarks = np.median(looks, axis=0)
+        size = math.sqrt(max(float(np.prod(np.ptp(landmarks, axis=0))), 1.0))
+        spread = float(np.linalg.norm(looks - looks.mean(axis=0), axis=2).mean()) / size
+        return landmarks, spread
+
+    def _predict(self, rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
         left, top, right, bottom = (round(float(v) - 0.5) for v in box)
         shape = self._predictor(rgb, dlib.rectangle(left, top, right, bottom))
         return np.array([(p.x, p.y) for p in shape.parts()], dtype=np.float32) + 0.5

@@ -67,6 +67,11 @@ def test_the_cnn_finds_what_hog_misses(photographs):
     assert found.detector == "cnn" and found.score > 0.6
 
 
+def test_landmarks_of_a_profile_are_called_unreliable(detector, face, photographs):
+    (profile,) = detector(decode((photographs / "camera.png").read_bytes(), 10**7).rgb)
+    assert profile.landmark_spread > FaceSettings().max_landmark_spread > 5 * face.landmark_spread
+
+
 def test_several_faces_come_largest_first_and_are_limited(astronaut):
     small = np.asarray(Image.fromarray(astronaut).resize((384, 384)))
     two = np.concatenate([np.pad(small, ((0, 128), (0, 0), (0, 0))), astronaut], axis=1)

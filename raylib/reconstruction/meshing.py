@@ -79,11 +79,19 @@ class ReconstructStage:
 
     def rows(self, images: list[AnalysedImage]) -> list[dict[str, Any]]:
         """Returns the rows of a shard after writing its mesh files; all its faces are fitted together."""
-        found = [(image, i) for image in images for i in range(len(image.faces))]
+        rows = [self._image_row(image) for image in images if not image.faces]
+        found = []
+        for image in images:
+            for i, face in enumerate(image.faces):
+                unreliable = self._unreliable(face)
+                if unreliable:
+                    error = {"status": "error", "error_stage": "landmarks", "error_message": unreliable}
+                    rows.append(self._image_row(image) | self._face_row(image, i) | error)
+                else:
+                    found.append((image, i))
         start = time.perf_counter()
         fits = self._fit(found)
         seconds_fit = (time.perf_counter() - start) / max(len(found), 1)
-        rows = [self._image_row(image) for image in images if not image.faces]
         for (image, i), fit in zip(found, fits, strict=True):
             row = self._image_row(image) | self._face_row(image, i)
             row["seconds_fit"] = seconds_fit
@@ -101,6 +109,16 @@ class ReconstructStage:
         order = {image.uri: n for n, image in enumerate(images)}
         rows.sort(key=lambda row: (order[row["image_uri"]], row.get("face_index") or 0))
         return rows
+
+    def _unreliable(self, found: FoundFace) -> str | None:
+        """Returns why a face's landmarks are not to be trusted, None where they are."""
+        spread, limit = found.face.landmark_spread, self._settings.config.faces.max_landmark_spread
+        if spread <= limit:
+            return None
+        return (
+            f"the landmarks move by {spread:.3f} of the face's size with the detection box, more than "
+            f"max_landmark_spread = {limit:g}: probably a head turned further than they reach"
+        )
 
     def _fit(self, found: list[tuple[AnalysedImage, int]]) -> list[LandmarkFit | Exception]:
         """Returns each face's fit (a batch of one), or what is wrong with it."""
@@ -147,6 +165,7 @@ class ReconstructStage:
             "detector_score": found.face.score,
             "face_box": found.face.face_box,
             "landmarks_68": found.face.landmarks.ravel(),
+            "landmark_spread": found.face.landmark_spread,
             "crop_to_photo": found.crop_to_photo.ravel().astype(np.float32),
         }
 

@@ -15,7 +15,9 @@ STATUSES = ("ok", "no_face", "decode_error", "too_large", "timeout", "native_cra
 FAILED = STATUSES[2:]
 
 STAGES = ("read", "decode", "detect", "fit", "texture", "write")
-"""Stages that a row's `error_stage` names, and whose seconds it counts (`seconds_read`, ...)."""
+"""Stages whose seconds a row counts (`seconds_read`, ...)."""
+ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "texture")
+"""Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting."""
 
 
 def _floats(shape: str, meaning: str) -> dict[bytes, bytes]:
@@ -40,12 +42,13 @@ SCHEMA = pa.schema(
         _field("face_index", pa.int32(), "0 for the largest face of the image; null without a face"),
         _field("face_id", pa.string(), "first 16 digits of the hash, a dash, the index"),
         _field("status", pa.string(), ", ".join(STATUSES)),
-        _field("error_stage", pa.string(), ", ".join(STAGES)),
+        _field("error_stage", pa.string(), ", ".join(ERROR_STAGES)),
         _field("error_message", pa.string(), "one sentence"),
         _field("detector", pa.string(), "hog or cnn"),
         _field("detector_score", pa.float32(), "the detector's own scale"),
         _array("face_box", "4", "left, top, right, bottom in pixels"),
         _array("landmarks_68", "68,2", "detected landmarks (Multi-PIE order) in pixels, pixel centres at .5"),
+        _field("landmark_spread", pa.float32(), "movement of the landmarks when the box moves, share of face size"),
         _array("crop_to_photo", "2,3", "affine map from the aligned 256 px crop to the photograph"),
         _field("method", pa.string(), "how the face became a mesh"),
         _field("morphable_model", pa.string(), "name of the model"),
