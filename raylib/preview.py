@@ -16,6 +16,7 @@ _BACKGROUND = 238
 _SHAPE_YAW_DEG = 25.0
 _VIEWS_YAW_DEG = (-40.0, 40.0)
 _SUPERSAMPLING = 2
+_SUBPIXELS = tuple((y, x) for y in range(_SUPERSAMPLING) for x in range(_SUPERSAMPLING))
 _OVERLAY_SHARE = 0.5
 _KEY_LIGHT = np.array([0.49, 0.56, 0.67])  # unit vector in the viewer's space: x right, y up, z to the viewer
 
@@ -121,4 +122,4 @@ def _side_view(mesh: PreviewMesh, yaw_deg: float, textured: bool) -> Float[np.nd
         paint_texture(pix_to_face, bary, mesh.faces, mesh.uv, mesh.texture, image)
     else:
         _paint(image, verts_px, mesh.faces, _clay(mesh.normals @ turn.T))
-    return image.reshape(PANEL_PX, _SUPERSAMPLING, PANEL_PX, _SUPERSAMPLING, 3).mean(axis=(1, 3))
+    return sum(image[y::_SUPERSAMPLING, x::_SUPERSAMPLING] for y, x in _SUBPIXELS) / np.float32(len(_SUBPIXELS))

@@ -2,7 +2,9 @@
 
 A point of the surface takes the photograph's colour where it is seen: inside the picture, in front of everything
 else of the mesh, and not at a grazing angle. Elsewhere it takes the colour of its mirror image, and where that is
-not seen either a smooth continuation of what surrounds it. The three blend by weight, so that no seam shows.
+not seen either a smooth continuation of what surrounds it. The three blend by weight, so that no seam shows. Light
+falls differently on the two sides: where both are seen, the ratio of their colours is measured on a coarse grid, and
+continued smoothly it corrects what is mirrored.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from jaxtyping import Float, Int, UInt8
 from scipy.spatial import cKDTree
 
 from raylib.render import rasterize_pixels
-from raylib.texturing_kernels import inner_share, pull, push, sample
+from raylib.texturing_kernels import complete, inner_share, light_ratio, pull, push, sample, scatter
 
 VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
 
+_GAIN_GRID = 32  # cells a side of the grid on which the light of both sides is compared
+_MAX_LOG_GAIN = 1.2
 _OUTLINE_PX = 4  # of the depth buffer: the photograph's colours fade out this far from the mesh's outline
 _ZBUFFER_PX = 256  # side of the depth buffer of the occlusion test, laid over the face
 
@@ -68,6 +72,7 @@ class _Layout:
         texel: index into the flattened texture of each texel that a triangle covers.
         face, bary: the point of the mesh under it.
         mirror: index into this list of the point across the plane of symmetry, -1 where none is covered.
+        cell: cell of the coarse grid of light gains.
     """
 
     size: int
@@ -75,6 +80,7 @@ class _Layout:
     face: Int[np.ndarray, " n"]
     bary: Float[np.ndarray, "n 3"]
     mirror: Int[np.ndarray, " n"]
+    cell: Int[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
@@ -154,8 +160,8 @@ class Texturer:
             np.float32(scale),
         )
         n = len(layout.texel)
-        texture = self._texture(layout, color[:n], weight[:n])
-        return self._with_vertices(texture, color[n:], weight[n:])
+        texture, gain = self._texture(layout, color[:n], weight[:n])
+        return self._with_vertices(texture, gain, color[n:], weight[n:])
 
     def _texture_px(self, extent_px: float) -> int:
         """Returns the power of two that keeps the photograph's resolution over the face."""
@@ -164,24 +170,24 @@ class Texturer:
 
     def _texture(
         self, layout: _Layout, color: Float[np.ndarray, "n 3"], weight: Float[np.ndarray, " n"]
-    ) -> UInt8[np.ndarray, "s s 3"]:
-        size = layout.size
-        mixed, confidence = _mirror_mix(color, weight, layout.mirror)
-        canvas = np.zeros((size * size, 4), dtype=np.float32)
-        canvas[layout.texel, :3] = mixed * confidence[:, None]
-        canvas[layout.texel, 3] = confidence
-        filled = _pull_push(canvas.reshape(size, size, 4))
-        return np.clip(filled * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    ) -> tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "c c 3"]]:
+        """Returns the texture, and on a coarse grid how much brighter a place is than the one across."""
+        ratio = light_ratio(layout.cell, color, weight, layout.mirror, _GAIN_GRID)
+        gain = np.exp(np.clip(_pull_push(ratio, 0.0), -_MAX_LOG_GAIN, _MAX_LOG_GAIN)).astype(np.float32)
+        mixed, confidence = complete(color, weight, layout.mirror, gain.reshape(-1, 3)[layout.cell])
+        filled = _pull_push(scatter(layout.texel, mixed, confidence, layout.size), 0.5)
+        return np.clip(filled * 255.0 + 0.5, 0, 255).astype(np.uint8), gain
 
     def _with_vertices(
-        self, texture: UInt8[np.ndarray, "s s 3"], color: Float[np.ndarray, "v 3"], weight: Float[np.ndarray, " v"]
+        self,
+        texture: UInt8[np.ndarray, "s s 3"],
+        gain: Float[np.ndarray, "c c 3"],
+        color: Float[np.ndarray, "v 3"],
+        weight: Float[np.ndarray, " v"],
     ) -> FaceColors:
-        mirror = self.topology.mirror_verts
-        mixed, confidence = _mirror_mix(color, weight, mirror)
-        size = texture.shape[0]
-        column = np.clip((self.topology.uv[:, 0] * size).astype(int), 0, size - 1)
-        row = np.clip(((1 - self.topology.uv[:, 1]) * size).astype(int), 0, size - 1)
-        around = texture[row, column].astype(np.float32) / 255.0
+        cell = _texels(self.topology.uv, _GAIN_GRID)
+        mixed, confidence = complete(color, weight, self.topology.mirror_verts, gain.reshape(-1, 3)[cell])
+        around = texture.reshape(-1, 3)[_texels(self.topology.uv, texture.shape[0])].astype(np.float32) / 255.0
         colors = confidence[:, None] * mixed + (1 - confidence[:, None]) * around
         source = np.where(weight >= 0.5, VISIBLE, np.where(confidence >= 0.5, MIRRORED, FILLED))
         return FaceColors(texture, np.clip(colors, 0, 1), source.astype(np.uint8), weight)
@@ -194,11 +200,11 @@ class Texturer:
         texel = np.flatnonzero(face >= 0)
         face, bary = face[texel].astype(np.int64), fragments.bary_coords.reshape(-1, 3)[texel].astype(np.float32)
         mirror_uv = np.einsum("nk,nkc->nc", bary, uv[self.topology.mirror_verts[faces[face]]])
-        column = np.clip((mirror_uv[:, 0] * size).astype(int), 0, size - 1)
-        row = np.clip(((1 - mirror_uv[:, 1]) * size).astype(int), 0, size - 1)
         position = np.full(size * size, -1, dtype=np.int64)
         position[texel] = np.arange(len(texel))
-        return _Layout(size, texel, face, bary, position[row * size + column])
+        row, column = np.divmod(texel, size)
+        cell = row * _GAIN_GRID // size * _GAIN_GRID + column * _GAIN_GRID // size
+        return _Layout(size, texel, face, bary, position[_texels(mirror_uv, size)], cell)
 
 
 def _cylinder_uv(mean: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 2"]:
@@ -209,18 +215,15 @@ def _cylinder_uv(mean: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 2"]:
     return 0.01 + 0.98 * (uv - low) / (high - low)
 
 
-def _mirror_mix(
-    color: Float[np.ndarray, "n 3"], weight: Float[np.ndarray, " n"], mirror: Int[np.ndarray, " n"]
-) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
-    """Returns each point's colour completed from its mirror image, and how sure it is."""
-    opposite = np.where(mirror >= 0, weight[mirror], 0.0) * (1 - weight)
-    confidence = weight + opposite
-    mixed = weight[:, None] * color + opposite[:, None] * color[mirror]
-    return mixed / np.maximum(confidence, 1e-6)[:, None], confidence.astype(np.float32)
+def _texels(uv: Float[np.ndarray, "n 2"], size: int) -> Int[np.ndarray, " n"]:
+    """Returns the indices of texels in a flattened square texture."""
+    column = np.clip((uv[:, 0] * size).astype(int), 0, size - 1)
+    row = np.clip(((1 - uv[:, 1]) * size).astype(int), 0, size - 1)
+    return row * size + column
 
 
-def _pull_push(canvas: Float[np.ndarray, "s s 4"]) -> Float[np.ndarray, "s s 3"]:
-    """Returns colours everywhere from premultiplied colours and weights of some places; grey where there are none.
+def _pull_push(canvas: Float[np.ndarray, "s s 4"], unknown: float) -> Float[np.ndarray, "s s 3"]:
+    """Returns values everywhere from premultiplied values and weights of some places; `unknown` if there are none.
 
     The image pyramid of Gortler et al. 1996, The Lumigraph, section 3.4: fill from the finest level that knows.
     """
@@ -228,7 +231,7 @@ def _pull_push(canvas: Float[np.ndarray, "s s 4"]) -> Float[np.ndarray, "s s 3"]
     while levels[-1].shape[0] > 1:
         levels.append(pull(levels[-1]))
     top = levels.pop()
-    filled = top[..., :3] + (1 - top[..., 3:]) * np.float32(0.5)
+    filled = top[..., :3] + (1 - top[..., 3:]) * np.float32(unknown)
     while levels:
         filled = push(levels.pop(), filled)
     return filled

@@ -96,6 +96,59 @@ def sample(rgb, verts, normals, faces, point_face, point_bary, focal, principal,
 
 
 @njit(**KERNEL)
+def complete(color, weight, mirror, gain):
+    """Returns each point's colour completed from its mirror image times `gain`, and how sure it is, 0..1."""
+    n = color.shape[0]
+    mixed = np.empty((n, 3), dtype=np.float32)
+    confidence = np.empty(n, dtype=np.float32)
+    for i in range(n):
+        m = mirror[i]
+        opposite = weight[m] * (1 - weight[i]) if m >= 0 else np.float32(0)
+        total = weight[i] + opposite
+        scale = 1 / max(total, np.float32(1e-6))
+        for k in range(3):
+            across = color[m, k] * gain[i, k] if m >= 0 else np.float32(0)
+            mixed[i, k] = (weight[i] * color[i, k] + opposite * across) * scale
+        confidence[i] = total
+    return mixed, confidence
+
+
+@njit(**KERNEL)
+def scatter(texel, mixed, confidence, size):
+    """Returns a texture of premultiplied colours and weights with these texels set."""
+    canvas = np.zeros((size * size, 4), dtype=np.float32)
+    for i in range(texel.shape[0]):
+        for k in range(3):
+            canvas[texel[i], k] = mixed[i, k] * confidence[i]
+        canvas[texel[i], 3] = confidence[i]
+    return canvas.reshape(size, size, 4)
+
+
+@njit(**KERNEL)
+def light_ratio(cell, color, weight, mirror, side):
+    """Returns, per cell of a coarse grid, the mean log ratio of each point's colour to its mirror image's.
+
+    Premultiplied by the weight of points that are seen on both sides, which is the fourth channel, at most 1.
+    """
+    grid = np.zeros((side * side, 4), dtype=np.float32)
+    floor = np.float32(0.02)
+    for i in range(cell.shape[0]):
+        m = mirror[i]
+        if m < 0:
+            continue
+        both = weight[i] * weight[m]
+        for k in range(3):
+            grid[cell[i], k] += both * np.log((color[i, k] + floor) / (color[m, k] + floor))
+        grid[cell[i], 3] += both
+    for j in range(side * side):
+        if grid[j, 3] > 1:
+            for k in range(4):
+                grid[j, k] /= grid[j, 3] if k < 3 else np.float32(1)
+            grid[j, 3] = 1
+    return grid.reshape(side, side, 4)
+
+
+@njit(**KERNEL)
 def pull(fine):
     """Returns the next coarser level of premultiplied colours: sums of 2 x 2, weights cut off at 1."""
     size = fine.shape[0] // 2

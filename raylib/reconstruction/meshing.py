@@ -260,5 +260,5 @@ def _patch_camera(camera: Camera, found: FoundFace) -> Camera:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)  # half the time of the default, a tenth more bytes
+    image.save(buffer, "PNG", compress_level=1)  # a third of the default's time, a sixth more bytes
     return buffer.getvalue()

@@ -46,7 +46,7 @@ class Location:
     @property
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
         is_uri = "://" in self.uri or "::" in self.uri
-        target = self.uri if is_uri else str(Path(self.uri).expanduser().absolute())
+        target = self.uri if is_uri else os.path.abspath(Path(self.uri).expanduser())  # noqa: PTH100 - keeps links as the user wrote them
         options = dict(self.storage_options) if is_uri and not self.uri.startswith("file:") else {}
         filesystem, path = fsspec.core.url_to_fs(target, **options)
         return filesystem, path
