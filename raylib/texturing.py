@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
 from scipy.spatial import cKDTree
 
 from raylib.render import rasterize_pixels
@@ -23,8 +24,8 @@ from raylib.texturing_kernels import complete, inner_share, light_ratio, pull, p
 VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
 
-_GAIN_GRID = 32  # cells a side of the grid on which the light of both sides is compared
-_MAX_LOG_GAIN = 1.2
+_GAIN_GRID = 16  # cells a side of the grid on which the light of both sides is compared
+_MAX_LOG_GAIN = 0.7
 _OUTLINE_PX = 4  # of the depth buffer: the photograph's colours fade out this far from the mesh's outline
 _ZBUFFER_PX = 256  # side of the depth buffer of the occlusion test, laid over the face
 
@@ -170,24 +171,25 @@ class Texturer:
 
     def _texture(
         self, layout: _Layout, color: Float[np.ndarray, "n 3"], weight: Float[np.ndarray, " n"]
-    ) -> tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "c c 3"]]:
-        """Returns the texture, and on a coarse grid how much brighter a place is than the one across."""
+    ) -> tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "s s 3"]]:
+        """Returns the texture, and for each texel by how much the light there exceeds that of the place across."""
         ratio = light_ratio(layout.cell, color, weight, layout.mirror, _GAIN_GRID)
-        gain = np.exp(np.clip(_pull_push(ratio, 0.0), -_MAX_LOG_GAIN, _MAX_LOG_GAIN)).astype(np.float32)
-        mixed, confidence = complete(color, weight, layout.mirror, gain.reshape(-1, 3)[layout.cell])
+        coarse = np.exp(np.clip(_pull_push(ratio, 0.0), -_MAX_LOG_GAIN, _MAX_LOG_GAIN)).astype(np.float32)
+        gain = _enlarged(coarse, layout.size)
+        mixed, confidence = complete(color, weight, layout.mirror, gain.reshape(-1, 3)[layout.texel])
         filled = _pull_push(scatter(layout.texel, mixed, confidence, layout.size), 0.5)
         return np.clip(filled * 255.0 + 0.5, 0, 255).astype(np.uint8), gain
 
     def _with_vertices(
         self,
         texture: UInt8[np.ndarray, "s s 3"],
-        gain: Float[np.ndarray, "c c 3"],
+        gain: Float[np.ndarray, "s s 3"],
         color: Float[np.ndarray, "v 3"],
         weight: Float[np.ndarray, " v"],
     ) -> FaceColors:
-        cell = _texels(self.topology.uv, _GAIN_GRID)
-        mixed, confidence = complete(color, weight, self.topology.mirror_verts, gain.reshape(-1, 3)[cell])
-        around = texture.reshape(-1, 3)[_texels(self.topology.uv, texture.shape[0])].astype(np.float32) / 255.0
+        texel = _texels(self.topology.uv, texture.shape[0])
+        mixed, confidence = complete(color, weight, self.topology.mirror_verts, gain.reshape(-1, 3)[texel])
+        around = texture.reshape(-1, 3)[texel].astype(np.float32) / 255.0
         colors = confidence[:, None] * mixed + (1 - confidence[:, None]) * around
         source = np.where(weight >= 0.5, VISIBLE, np.where(confidence >= 0.5, MIRRORED, FILLED))
         return FaceColors(texture, np.clip(colors, 0, 1), source.astype(np.uint8), weight)
@@ -220,6 +222,13 @@ def _texels(uv: Float[np.ndarray, "n 2"], size: int) -> Int[np.ndarray, " n"]:
     column = np.clip((uv[:, 0] * size).astype(int), 0, size - 1)
     row = np.clip(((1 - uv[:, 1]) * size).astype(int), 0, size - 1)
     return row * size + column
+
+
+def _enlarged(grid: Float[np.ndarray, "c c 3"], size: int) -> Float[np.ndarray, "s s 3"]:
+    """Returns a coarse grid interpolated smoothly to a square of `size` pixels."""
+    channels = (np.ascontiguousarray(grid[..., k]) for k in range(3))
+    smooth = Image.Resampling.BICUBIC
+    return np.stack([np.asarray(Image.fromarray(c).resize((size, size), smooth)) for c in channels], axis=-1)
 
 
 def _pull_push(canvas: Float[np.ndarray, "s s 4"], unknown: float) -> Float[np.ndarray, "s s 3"]:
