@@ -117,7 +117,7 @@ def closest_on_triangles(
 
     The foot of the perpendicular where it falls inside, otherwise the nearest point of the three edges.
     """
-    shape = np.broadcast_shapes(points.shape, triangles.shape[:-2] + (3,))
+    shape = np.broadcast_shapes(points.shape, (*triangles.shape[:-2], 3))
     points, triangles = np.broadcast_to(points, shape), np.broadcast_to(triangles, (*shape[:-1], 3, 3))
     a, b, c = triangles[..., 0, :], triangles[..., 1, :], triangles[..., 2, :]
     normal = np.cross(b - a, c - a)

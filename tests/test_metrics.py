@@ -58,7 +58,7 @@ def test_closest_point_of_a_mesh_equals_the_search_over_all_triangles():
 def test_plane_at_two_millimetres_reports_two_millimetres():
     verts, faces = bumpy_sheet()
     flat = verts * [1, 1, 0]
-    np.testing.assert_allclose(MeshSurface(flat, faces).distance(flat + [0, 0, 2.0]), 2.0, atol=1e-12)
+    np.testing.assert_allclose(MeshSurface(flat, faces).distance(flat + np.array([0, 0, 2.0])), 2.0, atol=1e-12)
 
 
 def test_similarity_recovers_the_transform():
