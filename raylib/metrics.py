@@ -36,10 +36,14 @@ class ScanError:
     Attributes:
         distances: one for each scan point of the face.
         scale: factor by which the alignment stretched the reconstruction.
+        R: rotation of the alignment `scale * R @ vertex + T`.
+        T: its translation.
     """
 
     distances: Float[ndarray, " n"]
     scale: float
+    R: Float[ndarray, "3 3"]
+    T: Float[ndarray, " 3"]
 
     @property
     def median(self) -> float:
@@ -139,26 +143,6 @@ def closest_on_triangles(
     return best
 
 
-def align(
-    verts: Float[ndarray, "v 3"],
-    faces: Int[ndarray, "f 3"],
-    landmarks: Float[ndarray, "7 3"],
-    scan: Float[ndarray, "n 3"],
-    scan_landmarks: Float[ndarray, "7 3"],
-) -> tuple[float, Float[ndarray, "3 3"], Float[ndarray, " 3"]]:
-    """Returns scale, rotation and translation that lay a reconstruction onto a scan.
-
-    Args:
-        verts: the reconstruction's vertices.
-        faces: its triangles.
-        landmarks: its seven alignment landmarks.
-        scan: the scan's points within the face.
-        scan_landmarks: the scan's seven alignment landmarks.
-    """
-    surface = MeshSurface(verts, faces)
-    return _align(surface, landmarks, scan, scan_landmarks)
-
-
 def _align(surface: MeshSurface, landmarks: Array, scan: Array, scan_landmarks: Array) -> tuple[float, Array, Array]:
     scale, R, T = similarity(landmarks, scan_landmarks)
     sample = scan[:: max(1, len(scan) // _ICP_POINTS)]
@@ -189,4 +173,4 @@ def scan_error(
     face = scan[np.linalg.norm(scan - scan_landmarks[NOSE_TIP], axis=1) <= FACE_RADIUS_MM]
     surface = MeshSurface(verts, faces)
     scale, R, T = _align(surface, landmarks[chosen], face, scan_landmarks[chosen])
-    return ScanError(scale * surface.distance((face - T) @ R / scale), scale)
+    return ScanError(scale * surface.distance((face - T) @ R / scale), scale, R, T)

@@ -26,7 +26,7 @@ from raylib.camera import FRONTAL, Camera, rotation_from_euler_deg
 from raylib.canonical import similarity
 from raylib.config import FitSettings
 from raylib.fitting import LandmarkFitter
-from raylib.metrics import NOSE_TIP, MeshSurface, align, scan_error
+from raylib.metrics import NOSE_TIP, MeshSurface, scan_error
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel
 
@@ -42,6 +42,7 @@ class Truth:
     verts: torch.Tensor
     landmark_verts: np.ndarray
     faces: np.ndarray
+    seen: np.ndarray
     camera: Camera
     landmarks_px: torch.Tensor
 
@@ -78,7 +79,25 @@ def synthetic_truth(ict: LinearFaceModel, n: int, noise_px: float, jaw: str, see
     px = px + noise_px * torch.randn(px.shape, generator=g)
     faces = ict.faces.numpy()
     faces = faces[(faces < ICT_FACE_VERTS).all(1)]
-    return Truth(verts[:, :ICT_FACE_VERTS], landmark_verts.numpy(), faces, camera, px)
+    seen = visible_verts(ict.mean[:ICT_FACE_VERTS].numpy(), faces)
+    return Truth(verts[:, :ICT_FACE_VERTS], landmark_verts.numpy(), faces, seen, camera, px)
+
+
+def visible_verts(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Returns the vertices that a scanner would see from in front, 50 degrees to the sides, above or below.
+
+    ICT-FaceKit's face goes on into the mouth, the nostrils and behind the eyeballs, where no scan has points.
+    """
+    w = np.array([(a, b, 4 - a - b) for a in range(5) for b in range(5 - a)]) / 4
+    samples = np.einsum("sk,fkd->fsd", w, verts[faces]).reshape(-1, 3)
+    seen = np.zeros(len(verts), dtype=bool)
+    for yaw, pitch in ((0, 0), (50, 0), (-50, 0), (0, 40), (0, -40)):
+        R = rotation_from_euler_deg(torch.tensor([[float(yaw), float(pitch), 0.0]]))[0].numpy()
+        p, q = samples @ R.T, verts @ R.T
+        nearest = np.full((200, 200), np.inf)
+        np.minimum.at(nearest, tuple((p[:, :2] / 2 + 100).astype(int).clip(0, 199).T), p[:, 2])
+        seen |= q[:, 2] < nearest[tuple((q[:, :2] / 2 + 100).astype(int).clip(0, 199).T)] + 4.0
+    return np.flatnonzero(seen)
 
 
 def eos_fitter(folder: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
@@ -111,16 +130,13 @@ def rotation_angle_deg(R: np.ndarray) -> float:
 
 def errors(verts: np.ndarray, model: LinearFaceModel, truth: Truth, i: int) -> dict[str, float]:
     """Returns distances both ways between a fitted mesh and the truth, millimetres."""
-    scan = truth.verts[i].numpy()
-    marks, faces = scan[truth.landmark_verts], model.faces.numpy()
+    true = truth.verts[i].numpy()
+    marks = true[truth.landmark_verts]
     fitted_marks = verts[model.landmark_verts.clamp(min=0).numpy()]
-    to_mesh = scan_error(verts, faces, fitted_marks, scan, marks)
-    seven = [36, 39, 42, 45, 33, 48, 54]
-    face = scan[np.linalg.norm(scan - marks[NOSE_TIP], axis=1) <= 95]
-    scale, R, T = align(verts, faces, fitted_marks[seven], face, marks[seven])
-    moved = scale * verts @ R.T + T
+    to_mesh = scan_error(verts, model.faces.numpy(), fitted_marks, true[truth.seen], marks)
+    moved = to_mesh.scale * verts @ to_mesh.R.T + to_mesh.T
     moved = moved[np.linalg.norm(moved - marks[NOSE_TIP], axis=1) <= 95]
-    back = MeshSurface(scan, truth.faces).distance(moved)
+    back = MeshSurface(true, truth.faces).distance(moved)
     return {
         "scan_to_mesh_median": to_mesh.median,
         "scan_to_mesh_mean": to_mesh.mean,
