@@ -85,19 +85,19 @@ class FitSettings:
             expression are solved for together.
         landmark_sigma_mm: standard deviation of a landmark about the model's vertex, in millimetres on the face.
         contour_sigma_mm: the same along the jaw line, where detectors place landmarks less surely than across it.
-        expression_sigma: standard deviation of an expression coefficient before the bounds.
+        expression_scale: mean of the exponential law of blendshape coefficients.
         outlier_sigmas: residuals beyond this many standard deviations count linearly (Huber's loss).
     """
 
     alternations: int = 3
     landmark_sigma_mm: float = 1.5
     contour_sigma_mm: float = 6.0
-    expression_sigma: float = 0.3
+    expression_scale: float = 0.1
     outlier_sigmas: float = 2.5
 
     def __post_init__(self) -> None:
         _require(self.alternations >= 1, "alternations", self.alternations, "at least 1")
-        for name in ("landmark_sigma_mm", "contour_sigma_mm", "expression_sigma", "outlier_sigmas"):
+        for name in ("landmark_sigma_mm", "contour_sigma_mm", "expression_scale", "outlier_sigmas"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
 
 

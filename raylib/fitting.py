@@ -122,9 +122,8 @@ class LandmarkFitter:
         modes = torch.cat([reduced, expression])
         self.modes: Float[Tensor, "p 3 q"] = modes.permute(1, 2, 0).contiguous()
         self.n_identity = len(reduced)
-        sigma = modes.new_full((len(modes),), 1.0)
-        sigma[self.n_identity :] = settings.expression_sigma
-        self.precision = sigma**-2
+        one_sided = torch.cat([model.expression_bounds.new_ones(self.n_identity), model.expression_bounds[:, 0]]) == 0
+        self.one_sided = one_sided.double()
         unbounded = modes.new_tensor([[-torch.inf, torch.inf]]).expand(self.n_identity, 2)
         self.low, self.high = torch.cat([unbounded, model.expression_bounds.double()]).unbind(1)
         self.posed_by = present.clone()
@@ -179,7 +178,7 @@ class LandmarkFitter:
         x, y = (half + cross) / 2**0.5, (half - cross) / 2**0.5
         R = torch.stack([x, y, torch.linalg.cross(x, y)], dim=1)
         T = torch.cat([affine[:, 3] / scale[:, None], (focal / scale)[:, None]], dim=1)
-        return _State(R, T, target.new_zeros(len(target), len(self.precision)))
+        return _State(R, T, target.new_zeros(len(target), len(self.low)))
 
     def _points(self, state: _State, with_modes: bool = True) -> _Points:
         """Returns the point that stands for each landmark: on the jaw the outermost of its line in this pose."""
@@ -235,8 +234,9 @@ class LandmarkFitter:
         J = torch.cat(columns, dim=3).flatten(1, 2)
         H, g = J.transpose(1, 2) @ J, (J.transpose(1, 2) @ residual.flatten(1, 2)).squeeze(2)
         if points.modes is not None:
-            g[:, 6:] -= self.precision * state.shape
-            H.diagonal(dim1=1, dim2=2)[:, 6:] += self.precision
+            precision = self._prior_precision(state.shape)
+            g[:, 6:] -= precision * state.shape
+            H.diagonal(dim1=1, dim2=2)[:, 6:] += precision
             held = ((state.shape <= self.low) & (g[:, 6:] < 0)) | ((state.shape >= self.high) & (g[:, 6:] > 0))
             free = torch.cat([held.new_ones(len(g), 6), ~held], dim=1).to(H)
             H = H * free[:, None] * free[:, :, None]
@@ -249,6 +249,15 @@ class LandmarkFitter:
         if points.modes is not None:
             shape = (shape + step[:, 6:]).clamp(self.low, self.high)
         return _State(_rotation(step[:, :3]) @ state.R, state.T + step[:, 3:6], shape)
+
+    def _prior_precision(self, shape: Float[Tensor, "b q"]) -> Float[Tensor, "b q"]:
+        """Returns the curvature of the prior: 1 for normal coefficients, reweighted for blendshapes.
+
+        Blendshape coefficients follow an exponential law, whose linear cost is majorised by a parabola through the
+        present value (reweighted least squares): small ones shrink, large ones are left alone.
+        """
+        scale = self.settings.expression_scale
+        return 1 - self.one_sided + self.one_sided / (scale * shape.clamp(min=scale))
 
     def _result(self, state: _State, landmarks_px: Tensor, focal_px: Tensor, principal_px: Tensor) -> LandmarkFit:
         dtype, device = self.model.mean.dtype, self.model.mean.device
