@@ -89,9 +89,9 @@ class FitSettings:
         outlier_sigmas: residuals beyond this many standard deviations count linearly (Huber's loss).
     """
 
-    alternations: int = 3
-    landmark_sigma_mm: float = 1.5
-    contour_sigma_mm: float = 6.0
+    alternations: int = 2
+    landmark_sigma_mm: float = 1.2
+    contour_sigma_mm: float = 2.0
     expression_scale: float = 0.1
     outlier_sigmas: float = 2.5
 

@@ -157,14 +157,15 @@ class LandmarkFitter:
         target = (landmarks_px - principal_px[:, None]).to(self.mean)
         focal = focal_px.to(self.mean)
         state = self._pose_from_affine(target, focal)
-        points = self._points(state, with_modes=False)
+        points = self._points(state, target, focal, with_modes=False)
         for _ in range(_POSE_STEPS):
             state = self._step(state, points, target, focal)
         for _ in range(self.settings.alternations):
-            points = self._points(state)
+            points = self._points(state, target, focal)
             for _ in range(_STEPS):
                 state = self._step(state, points, target, focal)
-        return self._result(state, landmarks_px, focal_px, principal_px)
+        points = self._points(state, target, focal)
+        return self._result(state, points, landmarks_px, focal_px, principal_px)
 
     def _pose_from_affine(self, target: Float[Tensor, "b 68 2"], focal: Float[Tensor, " b"]) -> _State:
         """Returns poses under scaled orthography with the mean face (POS; DeMenthon and Davis, IJCV 1995)."""
@@ -180,8 +181,8 @@ class LandmarkFitter:
         T = torch.cat([affine[:, 3] / scale[:, None], (focal / scale)[:, None]], dim=1)
         return _State(R, T, target.new_zeros(len(target), len(self.low)))
 
-    def _points(self, state: _State, with_modes: bool = True) -> _Points:
-        """Returns the point that stands for each landmark: on the jaw the outermost of its line in this pose."""
+    def _points(self, state: _State, target: Tensor, focal: Tensor, with_modes: bool = True) -> _Points:
+        """Returns what stands for each landmark; on the jaw the outermost point of its line in this pose."""
         b = len(state.T)
         inner = 68 - JAW
         lines = self.mean[inner:] + (state.shape @ self.line_modes).reshape(b, -1, 3)
@@ -191,7 +192,13 @@ class LandmarkFitter:
         up = state.R[:, :2, 1]
         right = torch.stack([-up[:, 1], up[:, 0]], dim=1)
         best = (image @ right[:, None, :, None]).squeeze(3).mul(self.side[:, None]).argmax(2)
-        jaw = image.gather(2, best[..., None, None].expand(b, JAW, 1, 2)).squeeze(2)
+        # A detector may also have kept to the jaw line itself: the nearer of the two is meant.
+        ends = torch.stack(
+            [image[:, :, 0], image.gather(2, best[..., None, None].expand(b, JAW, 1, 2))[:, :, 0]], dim=2
+        )
+        off = (ends * focal[:, None, None, None] - target[:, :JAW, None]).square().sum(3)
+        outer = off[..., 1] < off[..., 0]
+        best, jaw = best * outer, torch.where(outer[..., None], ends[:, :, 1], ends[:, :, 0])
         along = torch.cat([jaw[:, 1:2] - jaw[:, :1], jaw[:, 2:] - jaw[:, :-2], jaw[:, -1:] - jaw[:, -2:-1]], dim=1)
         along = along / along.norm(dim=2, keepdim=True).clamp(min=1e-12)
         whiten = self.whiten.expand(b, 68, 2, 2).clone()
@@ -259,9 +266,10 @@ class LandmarkFitter:
         scale = self.settings.expression_scale
         return 1 - self.one_sided + self.one_sided / (scale * shape.clamp(min=scale))
 
-    def _result(self, state: _State, landmarks_px: Tensor, focal_px: Tensor, principal_px: Tensor) -> LandmarkFit:
+    def _result(
+        self, state: _State, points: _Points, landmarks_px: Tensor, focal_px: Tensor, principal_px: Tensor
+    ) -> LandmarkFit:
         dtype, device = self.model.mean.dtype, self.model.mean.device
-        points = self._points(state)
         assert points.modes is not None
         X = points.mean + (points.modes @ state.shape[:, None, :, None]).squeeze(3)
         exact = Camera(state.R, state.T, focal_px.to(state.T), principal_px.to(state.T))
