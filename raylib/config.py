@@ -86,6 +86,8 @@ class FitSettings:
         landmark_sigma_mm: standard deviation of a landmark about the model's vertex, in millimetres on the face.
         contour_sigma_mm: the same along the jaw line, where detectors place landmarks less surely than across it.
         expression_scale: mean of the exponential law of blendshape coefficients.
+        size_sigma: standard deviation of the face's size about the model's, as a share. Tight, because one image shows
+            size only through perspective, which differences between landmark definitions drown.
         outlier_sigmas: residuals beyond this many standard deviations count linearly (Huber's loss).
     """
 
@@ -93,11 +95,12 @@ class FitSettings:
     landmark_sigma_mm: float = 1.2
     contour_sigma_mm: float = 2.0
     expression_scale: float = 0.1
+    size_sigma: float = 0.02
     outlier_sigmas: float = 2.5
 
     def __post_init__(self) -> None:
         _require(self.alternations >= 1, "alternations", self.alternations, "at least 1")
-        for name in ("landmark_sigma_mm", "contour_sigma_mm", "expression_scale", "outlier_sigmas"):
+        for name in ("landmark_sigma_mm", "contour_sigma_mm", "expression_scale", "size_sigma", "outlier_sigmas"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
 
 

@@ -122,6 +122,11 @@ class LandmarkFitter:
         modes = torch.cat([reduced, expression])
         self.modes: Float[Tensor, "p 3 q"] = modes.permute(1, 2, 0).contiguous()
         self.n_identity = len(reduced)
+        # How much each identity coefficient enlarges the face, in standard deviations of its size.
+        centred = self.mean - self.mean.mean(0)
+        self.growth = torch.einsum("pd,pdq->q", centred, self.modes) / centred.square().sum()
+        self.growth[self.n_identity :] = 0.0
+        self.growth = self.growth / settings.size_sigma
         one_sided = torch.cat([model.expression_bounds.new_ones(self.n_identity), model.expression_bounds[:, 0]]) == 0
         self.one_sided = one_sided.double()
         unbounded = modes.new_tensor([[-torch.inf, torch.inf]]).expand(self.n_identity, 2)
@@ -244,6 +249,8 @@ class LandmarkFitter:
             precision = self._prior_precision(state.shape)
             g[:, 6:] -= precision * state.shape
             H.diagonal(dim1=1, dim2=2)[:, 6:] += precision
+            g[:, 6:] -= (state.shape @ self.growth)[:, None] * self.growth
+            H[:, 6:, 6:] += self.growth[:, None] * self.growth
             held = ((state.shape <= self.low) & (g[:, 6:] < 0)) | ((state.shape >= self.high) & (g[:, 6:] > 0))
             free = torch.cat([held.new_ones(len(g), 6), ~held], dim=1).to(H)
             H = H * free[:, None] * free[:, :, None]
