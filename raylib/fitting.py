@@ -190,7 +190,7 @@ class LandmarkFitter:
         """Returns what stands for each landmark; on the jaw the outermost point of its line in this pose."""
         b = len(state.T)
         inner = 68 - JAW
-        lines = self.mean[inner:] + (state.shape @ self.line_modes).reshape(b, -1, 3)
+        lines = self.mean[inner:] + (state.shape @ self.line_modes).unflatten(1, (-1, 3))
         p = lines @ state.R.transpose(1, 2) + state.T[:, None]
         image = (p[..., :2] / p[..., 2:]).reshape(b, JAW, self.line_points, 2)
         # Outwards is across the image of the head's own vertical, to the right for the subject's left side.
