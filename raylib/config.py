@@ -86,8 +86,8 @@ class FitSettings:
         landmark_sigma_mm: standard deviation of a landmark about the model's vertex, in millimetres on the face.
         contour_sigma_mm: the same along the jaw line, where detectors place landmarks less surely than across it.
         expression_scale: mean of the exponential law of blendshape coefficients.
-        size_sigma: standard deviation of the face's size about the model's, as a share. Tight, because one image shows
-            size only through perspective, which differences between landmark definitions drown.
+        size_sigma: standard deviation of the face's size about the model's, as a share. Tight, because one image
+            shows size only through perspective, which differences between landmark definitions drown.
         outlier_sigmas: residuals beyond this many standard deviations count linearly (Huber's loss).
     """
 

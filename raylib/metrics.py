@@ -76,7 +76,7 @@ class MeshSurface:
         # reach share a search tree, so that a few large ones do not widen the search among the many small ones.
         reach = np.linalg.norm(triangles - centroids[:, None], axis=2).max(1)
         octave = np.floor(np.log2(np.maximum(reach, 1e-12)))
-        self._groups = []
+        self._groups: list[tuple[Array, Any, float]] = []
         for size in np.unique(octave):
             members = octave == size
             self._groups.append((triangles[members], cKDTree(centroids[members]), float(reach[members].max())))
