@@ -72,6 +72,7 @@ class MeshSurface:
     def __init__(self, verts: Float[ndarray, "v 3"], faces: Int[ndarray, "f 3"]):
         triangles: Array = np.asarray(verts, dtype=np.float64)[faces]
         centroids = triangles.mean(1)
+        self._triangles, self._tree = triangles, cKDTree(centroids)
         # No point of a triangle is farther from its centroid than its farthest corner. Triangles of about the same
         # reach share a search tree, so that a few large ones do not widen the search among the many small ones.
         reach = np.linalg.norm(triangles - centroids[:, None], axis=2).max(1)
@@ -81,15 +82,19 @@ class MeshSurface:
             members = octave == size
             self._groups.append((triangles[members], cKDTree(centroids[members]), float(reach[members].max())))
 
-    def closest(self, points: Float[ndarray, "n 3"], exact: bool = True) -> Float[ndarray, "n 3"]:
-        """Returns the closest point of the surface for each point.
+    def nearby(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:
+        """Returns about the closest point of the surface for each point: of the triangles with the nearest centroids.
 
-        Args:
-            points: where to search from.
-            exact: widen the search until no other triangle can be nearer; without it the triangles with the nearest
-                centroids are tried, which is several times faster and rarely wrong.
+        Many times faster than `closest`, and enough to iterate on.
         """
-        best, best_distance = np.empty((len(points), 3)), np.full(len(points), np.inf)
+        k = min(6, len(self._triangles))
+        index = self._tree.query(points, k=[*range(1, k + 1)])[1]
+        return _nearest(closest_on_triangles(points[:, None], self._triangles[index]), points)[0]
+
+    def closest(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:
+        """Returns the closest point of the surface for each point, found by widening the search until it is sure."""
+        best = self.nearby(points)
+        best_distance = np.linalg.norm(best - points, axis=1)
         for triangles, tree, reach in self._groups:
             pending, k = np.arange(len(points)), 8
             while len(pending):
@@ -98,13 +103,12 @@ class MeshSurface:
                 # A group whose nearest centroid is too far away cannot hold the closest point.
                 hopeful = far[:, 0] - reach < best_distance[pending]
                 pending, far, index = pending[hopeful], far[hopeful], index[hopeful]
-                candidates = closest_on_triangles(points[pending, None], triangles[index])
-                distance = np.linalg.norm(candidates - points[pending, None], axis=2)
-                chosen, rows = distance.argmin(1), np.arange(len(pending))
-                nearer = distance[rows, chosen] < best_distance[pending]
-                best[pending[nearer]] = candidates[rows, chosen][nearer]
-                best_distance[pending[nearer]] = distance[rows, chosen][nearer]
-                if not exact or k == len(triangles):
+                found, distance = _nearest(
+                    closest_on_triangles(points[pending, None], triangles[index]), points[pending]
+                )
+                nearer = distance < best_distance[pending]
+                best[pending[nearer]], best_distance[pending[nearer]] = found[nearer], distance[nearer]
+                if k == len(triangles):
                     break
                 pending, k = pending[best_distance[pending] > far[:, -1] - reach], 3 * k
         return best
@@ -112,6 +116,13 @@ class MeshSurface:
     def distance(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, " n"]:
         """Returns the distance of each point from the surface."""
         return np.asarray(np.linalg.norm(self.closest(points) - points, axis=1))
+
+
+def _nearest(candidates: Array, points: Array) -> tuple[Array, Array]:
+    """Returns the nearest of each point's candidates (n, k, 3) and its distance."""
+    distance = np.linalg.norm(candidates - points[:, None], axis=2)
+    rows, chosen = np.arange(len(points)), distance.argmin(1)
+    return candidates[rows, chosen], distance[rows, chosen]
 
 
 def closest_on_triangles(
@@ -148,7 +159,7 @@ def _align(surface: MeshSurface, landmarks: Array, scan: Array, scan_landmarks: 
     sample = scan[:: max(1, len(scan) // _ICP_POINTS)]
     for _ in range(_ICP_STEPS):
         # The scan moves into the mesh's frame, so that the search tree is built once.
-        closest = surface.closest((sample - T) @ R / scale, exact=False)
+        closest = surface.nearby((sample - T) @ R / scale)
         scale, R, T = similarity(closest, sample)
     return scale, R, T
 
