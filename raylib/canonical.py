@@ -159,7 +159,7 @@ def transfer_landmarks(reference: LinearFaceModel, mean: Array) -> Array:
     middle = np.abs(mean[:, 0] - np.median(mean[:, 0])) < 15.0
     tip = mean[middle][mean[middle, 2].argmax()]
     scale, R, T = 1.0, np.eye(3), tip - nose
-    tree = cKDTree(mean)
+    tree: Any = cKDTree(mean)
     for _ in range(60):
         moved = scale * face @ R.T + T
         distance, nearest = tree.query(moved)

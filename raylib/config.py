@@ -81,22 +81,26 @@ class FitSettings:
     """How a linear face model is fitted to 68 landmarks (`fitting`).
 
     Attributes:
-        iterations: Gauss-Newton steps on pose, identity and expression together.
+        alternations: how often the jaw landmarks choose their vertices; after each choice pose, identity and
+            expression are solved for together.
         landmark_sigma_mm: standard deviation of a landmark about the model's vertex, in millimetres on the face.
         contour_sigma_mm: the same along the jaw line, where detectors place landmarks less surely than across it.
-        expression_sigma: standard deviation of an expression coefficient before the bounds.
+        expression_scale: mean of the exponential law of blendshape coefficients.
+        size_sigma: standard deviation of the face's size about the model's, as a share. Tight, because one image
+            shows size only through perspective, which differences between landmark definitions drown.
         outlier_sigmas: residuals beyond this many standard deviations count linearly (Huber's loss).
     """
 
-    iterations: int = 6
-    landmark_sigma_mm: float = 1.5
-    contour_sigma_mm: float = 6.0
-    expression_sigma: float = 0.3
+    alternations: int = 2
+    landmark_sigma_mm: float = 1.2
+    contour_sigma_mm: float = 2.0
+    expression_scale: float = 0.1
+    size_sigma: float = 0.02
     outlier_sigmas: float = 2.5
 
     def __post_init__(self) -> None:
-        _require(self.iterations >= 1, "iterations", self.iterations, "at least 1")
-        for name in ("landmark_sigma_mm", "contour_sigma_mm", "expression_sigma", "outlier_sigmas"):
+        _require(self.alternations >= 1, "alternations", self.alternations, "at least 1")
+        for name in ("landmark_sigma_mm", "contour_sigma_mm", "expression_scale", "size_sigma", "outlier_sigmas"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
 
 

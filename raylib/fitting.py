@@ -23,7 +23,8 @@ JAW = 17
 """Landmarks 0..16 are the jaw line."""
 OUTER_EYE = (36, 45)
 
-_POSE_STEPS = 3
+_POSE_STEPS = 2
+_STEPS = 2  # Gauss-Newton steps between two choices of the jaw's vertices
 _LEAST_MODE_MM = 0.03  # combinations of identity modes that move the landmarks by less stay at zero
 
 
@@ -38,7 +39,6 @@ class LandmarkFit:
         verts_mm: the faces in canonical space, millimetres; their size is the model prior's.
         landmarks_px: projections of the landmark vertices, NaN for landmarks that the model does not define.
         landmark_verts: vertex of each landmark in this pose, -1 where the model defines none.
-        weights: 1 for a landmark within the noise, less the farther out it lies.
         error_px: mean distance of the projected from the given landmarks in pixels.
         error_iod: the same as a share of the distance of the given outer eye corners (inter-ocular as in 300-W).
     """
@@ -49,7 +49,6 @@ class LandmarkFit:
     verts_mm: Float[Tensor, "b v 3"]
     landmarks_px: Float[Tensor, "b 68 2"]
     landmark_verts: Int[Tensor, "b 68"]
-    weights: Float[Tensor, "b 68"]
     error_px: Float[Tensor, " b"]
     error_iod: Float[Tensor, " b"]
 
@@ -66,6 +65,24 @@ class _State:
     R: Float[Tensor, "b 3 3"]
     T: Float[Tensor, "b 3"]
     shape: Float[Tensor, "b q"]
+
+
+@dataclass(frozen=True)
+class _Points:
+    """What stands for the landmarks of a batch while pose and shape are solved for.
+
+    Attributes:
+        index: point of each landmark.
+        mean: its position in the mean face.
+        modes: its displacement by each shape coefficient; None holds the shape.
+        whiten: square roots of the landmarks' information matrices, per millimetre at the face; 0 where the model
+            has no such landmark.
+    """
+
+    index: Int[Tensor, "b 68"]
+    mean: Float[Tensor, "b 68 3"]
+    modes: Float[Tensor, "b 68 3 q"] | None
+    whiten: Float[Tensor, "b 68 2 2"]
 
 
 class LandmarkFitter:
@@ -105,13 +122,27 @@ class LandmarkFitter:
         modes = torch.cat([reduced, expression])
         self.modes: Float[Tensor, "p 3 q"] = modes.permute(1, 2, 0).contiguous()
         self.n_identity = len(reduced)
-        sigma = modes.new_full((len(modes),), 1.0)
-        sigma[self.n_identity :] = settings.expression_sigma
-        self.precision = sigma**-2
+        # How much each identity coefficient enlarges the face, in standard deviations of its size.
+        centred = self.mean - self.mean.mean(0)
+        self.growth = torch.einsum("pd,pdq->q", centred, self.modes) / centred.square().sum()
+        self.growth[self.n_identity :] = 0.0
+        self.growth = self.growth / settings.size_sigma
+        one_sided = torch.cat([model.expression_bounds.new_ones(self.n_identity), model.expression_bounds[:, 0]]) == 0
+        self.one_sided = one_sided.double()
         unbounded = modes.new_tensor([[-torch.inf, torch.inf]]).expand(self.n_identity, 2)
         self.low, self.high = torch.cat([unbounded, model.expression_bounds.double()]).unbind(1)
         self.posed_by = present.clone()
         self.posed_by[:JAW] = False
+        # Landmark noise: isotropic, but loose along the jaw line; nothing where the model has no landmark.
+        one = self.mean.new_ones(68).masked_fill(~present, 0.0)
+        self.whiten = torch.eye(2).to(one) * one[:, None, None] / settings.landmark_sigma_mm
+        loose = 1 / settings.contour_sigma_mm - 1 / settings.landmark_sigma_mm
+        self.looseness = (loose * one[:JAW])[:, None, None]
+        self.image_axes = torch.eye(2).to(one)
+        self.inner = torch.arange(68 - JAW, device=index.device)
+        self.line_starts = 68 - JAW + self.line_points * torch.arange(JAW, device=index.device)
+        self.line_modes = self.modes[68 - JAW :].permute(2, 0, 1).flatten(1)
+        self.side = torch.where(self.line_starts < self.line_starts[JAW // 2], -1.0, 1.0).to(one)
         frame = self.mean[: 68 - JAW][self.posed_by[JAW:]]
         self.affine = torch.linalg.pinv(torch.cat([frame, torch.ones_like(frame[:, :1])], dim=1))
 
@@ -131,9 +162,15 @@ class LandmarkFitter:
         target = (landmarks_px - principal_px[:, None]).to(self.mean)
         focal = focal_px.to(self.mean)
         state = self._pose_from_affine(target, focal)
-        for step in range(_POSE_STEPS + self.settings.iterations):
-            state = self._step(state, target, focal, pose_only=step < _POSE_STEPS)
-        return self._result(state, target, landmarks_px, focal_px, principal_px)
+        points = self._points(state, target, focal, with_modes=False)
+        for _ in range(_POSE_STEPS):
+            state = self._step(state, points, target, focal)
+        for _ in range(self.settings.alternations):
+            points = self._points(state, target, focal)
+            for _ in range(_STEPS):
+                state = self._step(state, points, target, focal)
+        points = self._points(state, target, focal)
+        return self._result(state, points, landmarks_px, focal_px, principal_px)
 
     def _pose_from_affine(self, target: Float[Tensor, "b 68 2"], focal: Float[Tensor, " b"]) -> _State:
         """Returns poses under scaled orthography with the mean face (POS; DeMenthon and Davis, IJCV 1995)."""
@@ -147,118 +184,129 @@ class LandmarkFitter:
         x, y = (half + cross) / 2**0.5, (half - cross) / 2**0.5
         R = torch.stack([x, y, torch.linalg.cross(x, y)], dim=1)
         T = torch.cat([affine[:, 3] / scale[:, None], (focal / scale)[:, None]], dim=1)
-        return _State(R, T, target.new_zeros(len(target), len(self.precision)))
+        return _State(R, T, target.new_zeros(len(target), len(self.low)))
 
-    def _chosen_points(self, state: _State) -> Int[Tensor, "b 68"]:
-        """Returns the point that stands for each landmark: on the jaw the outermost of its line in this pose."""
+    def _points(self, state: _State, target: Tensor, focal: Tensor, with_modes: bool = True) -> _Points:
+        """Returns what stands for each landmark; on the jaw the outermost point of its line in this pose."""
         b = len(state.T)
-        start = 68 - JAW
-        lines = self.mean[start:] + (self.modes[start:].flatten(0, 1) @ state.shape.T).T.reshape(b, -1, 3)
+        inner = 68 - JAW
+        lines = self.mean[inner:] + (state.shape @ self.line_modes).unflatten(1, (-1, 3))
         p = lines @ state.R.transpose(1, 2) + state.T[:, None]
         image = (p[..., :2] / p[..., 2:]).reshape(b, JAW, self.line_points, 2)
-        # Outwards is across the projection of the head's own vertical, away from the nose.
+        # Outwards is across the image of the head's own vertical, to the right for the subject's left side.
         up = state.R[:, :2, 1]
-        right = torch.stack([-up[:, 1], up[:, 0]], dim=1)  # the subject's left, the image's right for an upright head
-        side = torch.ones(JAW).to(right)
-        side[: JAW // 2] = -1.0
-        reach = (image * right[:, None, None]).sum(3) * side[:, None]
-        best = reach.argmax(2)
-        jaw = start + torch.arange(JAW, device=best.device) * self.line_points + best
-        inner = torch.arange(start, device=best.device).expand(b, start)
-        return torch.cat([jaw, inner], dim=1)
+        right = torch.stack([-up[:, 1], up[:, 0]], dim=1)
+        best = (image @ right[:, None, :, None]).squeeze(3).mul(self.side[:, None]).argmax(2)
+        # A detector may also have kept to the jaw line itself: the nearer of the two is meant.
+        ends = torch.stack(
+            [image[:, :, 0], image.gather(2, best[..., None, None].expand(b, JAW, 1, 2))[:, :, 0]], dim=2
+        )
+        off = (ends * focal[:, None, None, None] - target[:, :JAW, None]).square().sum(3)
+        outer = off[..., 1] < off[..., 0]
+        best, jaw = best * outer, torch.where(outer[..., None], ends[:, :, 1], ends[:, :, 0])
+        along = torch.cat([jaw[:, 1:2] - jaw[:, :1], jaw[:, 2:] - jaw[:, :-2], jaw[:, -1:] - jaw[:, -2:-1]], dim=1)
+        along = along / along.norm(dim=2, keepdim=True).clamp(min=1e-12)
+        whiten = self.whiten.expand(b, 68, 2, 2).clone()
+        whiten[:, :JAW] += self.looseness * along[..., :, None] * along[..., None, :]
+        index = torch.cat([self.line_starts + best, self.inner.expand(b, inner)], dim=1)
+        return _Points(index, self.mean[index], self.modes[index] if with_modes else None, whiten)
 
-    def _step(self, state: _State, target: Tensor, focal: Tensor, pose_only: bool) -> _State:
-        """Returns the state after one Gauss-Newton step with projected expression bounds."""
-        b = len(target)
-        points = self._chosen_points(state)
-        modes = self.modes[points]  # (b, 68, 3, q)
-        X = self.mean[points] + (modes @ state.shape[:, None, :, None]).squeeze(3)
+    def _step(self, state: _State, points: _Points, target: Tensor, focal: Tensor) -> _State:
+        """Returns the state after one Gauss-Newton step, on the pose alone where the points have no modes.
+
+        Expression bounds are kept by projection: a coefficient at a bound that would leave it is held for this step
+        (projected Newton; Bertsekas, SIAM J. Control and Optimization 20, 1982).
+        """
+        X = points.mean
+        if points.modes is not None:
+            X = X + (points.modes @ state.shape[:, None, :, None]).squeeze(3)
         turned = X @ state.R.transpose(1, 2)
         p = turned + state.T[:, None]
-        z = p[..., 2:].clamp(min=1.0)
-        f = focal[:, None, None]
-        residual = target - f * p[..., :2] / z
-        whiten = self._whitening(state, residual, f, p)
+        per_z = focal[:, None, None] / p[..., 2:].clamp(min=1.0)
+        projected = p[..., :2] * per_z
+        # Residuals in standard deviations: landmark noise is given in millimetres at the face's distance.
+        whiten = points.whiten * (state.T[:, 2] / focal)[:, None, None, None]
+        residual = whiten @ (target - projected)[..., None]
+        distance = residual.norm(dim=(2, 3), keepdim=True)
+        weight = (self.settings.outlier_sigmas / distance.clamp(min=1e-12)).clamp(max=1.0).sqrt()
+        whiten, residual = whiten * weight, residual * weight
 
-        # d(u, v)/d(camera point), whitened: (b, 68, 2, 3).
-        to_image = torch.cat([torch.eye(2).to(z) * (f / z)[..., None], (-f * p[..., :2] / z**2)[..., None]], dim=3)
-        to_image = whiten @ to_image
-        residual = (whiten @ residual[..., None]).squeeze(3)
-        # A small turn w moves the point by w x turned; row j of to_image then gives (turned x row) . w.
-        by_turn = torch.linalg.cross(turned[:, :, None].expand_as(to_image), to_image)
-        columns = [by_turn, to_image]
-        if not pose_only:
-            columns.append((to_image @ state.R[:, None]) @ modes)
+        # d(u, v) / d(camera point), whitened: (b, 68, 2, 3).
+        to_image = (
+            whiten
+            @ torch.cat(
+                [self.image_axes.expand(len(p), 68, 2, 2), (-projected / focal[:, None, None])[..., None]], dim=3
+            )
+            * per_z[..., None]
+        )
+        # A small turn w moves a point by w x turned; row j of to_image then gives (turned x row j) . w.
+        columns = [torch.linalg.cross(turned[:, :, None].expand_as(to_image), to_image), to_image]
+        if points.modes is not None:
+            columns.append((to_image @ state.R[:, None]) @ points.modes)
         J = torch.cat(columns, dim=3).flatten(1, 2)
-        r = residual.flatten(1)
-        H = J.transpose(1, 2) @ J
-        g = (J.transpose(1, 2) @ r[..., None]).squeeze(2)
-        if not pose_only:
-            g[:, 6:] -= self.precision * state.shape
-            H.diagonal(dim1=1, dim2=2)[:, 6:] += self.precision
-            # Coefficients at a bound that would leave it stay there for this step (projected Newton, Bertsekas 1982).
+        H, g = J.transpose(1, 2) @ J, (J.transpose(1, 2) @ residual.flatten(1, 2)).squeeze(2)
+        if points.modes is not None:
+            precision = self._prior_precision(state.shape)
+            g[:, 6:] -= precision * state.shape
+            H.diagonal(dim1=1, dim2=2)[:, 6:] += precision
+            g[:, 6:] -= (state.shape @ self.growth)[:, None] * self.growth
+            H[:, 6:, 6:] += self.growth[:, None] * self.growth
             held = ((state.shape <= self.low) & (g[:, 6:] < 0)) | ((state.shape >= self.high) & (g[:, 6:] > 0))
-            free = torch.cat([held.new_ones(b, 6), ~held], dim=1).to(H)
-            H = H * free[:, None] * free[:, :, None] + torch.diag_embed(1 - free)
+            free = torch.cat([held.new_ones(len(g), 6), ~held], dim=1).to(H)
+            H = H * free[:, None] * free[:, :, None]
+            H.diagonal(dim1=1, dim2=2).add_(1 - free)
             g = g * free
         H.diagonal(dim1=1, dim2=2).mul_(1 + 1e-9)
         step = torch.cholesky_solve(g[..., None], torch.linalg.cholesky_ex(H)[0]).squeeze(2)
 
-        R = torch.matrix_exp(_skew(step[:, :3])) @ state.R
-        shape = state.shape if pose_only else (state.shape + step[:, 6:]).clamp(self.low, self.high)
-        return _State(R, state.T + step[:, 3:6], shape)
+        shape = state.shape
+        if points.modes is not None:
+            shape = (shape + step[:, 6:]).clamp(self.low, self.high)
+        return _State(_rotation(step[:, :3]) @ state.R, state.T + step[:, 3:6], shape)
 
-    def _whitening(self, state: _State, residual: Tensor, f: Tensor, p: Tensor) -> Float[Tensor, "b 68 2 2"]:
-        """Returns the square roots of the landmarks' information matrices, outliers weighted down."""
-        per_mm = (f[:, 0, 0] / state.T[:, 2])[:, None]  # pixels per millimetre at the face
-        sigma = self.settings.landmark_sigma_mm * per_mm
-        eye = torch.eye(2).to(residual)
-        whiten = (eye / sigma[..., None, None]).expand(len(residual), 68, 2, 2).clone()
-        jaw = p[:, :JAW, :2] / p[:, :JAW, 2:]
-        along = torch.cat([jaw[:, 1:2] - jaw[:, :1], jaw[:, 2:] - jaw[:, :-2], jaw[:, -1:] - jaw[:, -2:-1]], dim=1)
-        along = along / along.norm(dim=2, keepdim=True).clamp(min=1e-12)
-        outer = along[..., :, None] * along[..., None, :]
-        loose = 1 / (self.settings.contour_sigma_mm * per_mm)[..., None, None]
-        whiten[:, :JAW] += (loose - 1 / sigma[..., None, None]) * outer
-        distance = (whiten @ residual[..., None]).squeeze(3).norm(dim=2)
-        weight = (self.settings.outlier_sigmas / distance.clamp(min=1e-12)).clamp(max=1.0) * self.present
-        return whiten * weight.sqrt()[..., None, None]
+    def _prior_precision(self, shape: Float[Tensor, "b q"]) -> Float[Tensor, "b q"]:
+        """Returns the curvature of the prior: 1 for normal coefficients, reweighted for blendshapes.
+
+        Blendshape coefficients follow an exponential law, whose linear cost is majorised by a parabola through the
+        present value (reweighted least squares): small ones shrink, large ones are left alone.
+        """
+        scale = self.settings.expression_scale
+        return 1 - self.one_sided + self.one_sided / (scale * shape.clamp(min=scale))
 
     def _result(
-        self, state: _State, target: Tensor, landmarks_px: Tensor, focal_px: Tensor, principal_px: Tensor
+        self, state: _State, points: _Points, landmarks_px: Tensor, focal_px: Tensor, principal_px: Tensor
     ) -> LandmarkFit:
-        dtype = self.model.mean.dtype
-        device = self.model.mean.device
-        points = self._chosen_points(state)
-        X = self.mean[points] + (self.modes[points] @ state.shape[:, None, :, None]).squeeze(3)
+        dtype, device = self.model.mean.dtype, self.model.mean.device
+        assert points.modes is not None
+        X = points.mean + (points.modes @ state.shape[:, None, :, None]).squeeze(3)
         exact = Camera(state.R, state.T, focal_px.to(state.T), principal_px.to(state.T))
         projected = exact.project(X).masked_fill(~self.present[:, None], torch.nan)
         given = landmarks_px.to(state.T)
         distance = (projected - given).norm(dim=2)
         error = distance.nanmean(dim=1)
         inter_ocular = (given[:, OUTER_EYE[0]] - given[:, OUTER_EYE[1]]).norm(dim=1)
-        per_mm = exact.focal_px / state.T[:, 2]
-        limit = self.settings.outlier_sigmas * self.settings.landmark_sigma_mm * per_mm
         identity = (state.shape[:, : self.n_identity] @ self.rotation.T).to(dtype)
         expression = state.shape[:, self.n_identity :].to(dtype)
-        camera = Camera(*(t.to(device, dtype) for t in (exact.R, exact.T, exact.focal_px, exact.principal_px)))
         return LandmarkFit(
-            camera=camera,
+            camera=Camera(*(t.to(device, dtype) for t in (exact.R, exact.T, exact.focal_px, exact.principal_px))),
             identity=identity,
             expression=expression,
             verts_mm=self.model.verts(identity, expression),
             landmarks_px=projected.to(dtype),
-            landmark_verts=self.point_verts[points].masked_fill(~self.present, -1),
-            weights=(limit[:, None] / distance).clamp(max=1.0).nan_to_num(0.0).to(dtype),
+            landmark_verts=self.point_verts[points.index].masked_fill(~self.present, -1),
             error_px=error.to(dtype),
             error_iod=(error / inter_ocular).to(dtype),
         )
 
 
-def _skew(w: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+def _rotation(w: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+    """Returns the rotations about the vectors w by their lengths in radians (Rodrigues)."""
     x, y, z = w.unbind(1)
     zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
+    S = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
+    angle = w.norm(dim=1)[:, None, None]
+    half = torch.sinc(angle / (2 * torch.pi))
+    return torch.eye(3).to(w) + torch.sinc(angle / torch.pi) * S + 0.5 * half**2 * (S @ S)
 
 
 def fit_landmarks(

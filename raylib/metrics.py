@@ -36,10 +36,14 @@ class ScanError:
     Attributes:
         distances: one for each scan point of the face.
         scale: factor by which the alignment stretched the reconstruction.
+        R: rotation of the alignment `scale * R @ vertex + T`.
+        T: its translation.
     """
 
     distances: Float[ndarray, " n"]
     scale: float
+    R: Float[ndarray, "3 3"]
+    T: Float[ndarray, " 3"]
 
     @property
     def median(self) -> float:
@@ -68,24 +72,29 @@ class MeshSurface:
     def __init__(self, verts: Float[ndarray, "v 3"], faces: Int[ndarray, "f 3"]):
         triangles: Array = np.asarray(verts, dtype=np.float64)[faces]
         centroids = triangles.mean(1)
+        self._triangles, self._tree = triangles, cKDTree(centroids)
         # No point of a triangle is farther from its centroid than its farthest corner. Triangles of about the same
         # reach share a search tree, so that a few large ones do not widen the search among the many small ones.
         reach = np.linalg.norm(triangles - centroids[:, None], axis=2).max(1)
         octave = np.floor(np.log2(np.maximum(reach, 1e-12)))
-        self._groups = []
+        self._groups: list[tuple[Array, Any, float]] = []
         for size in np.unique(octave):
             members = octave == size
             self._groups.append((triangles[members], cKDTree(centroids[members]), float(reach[members].max())))
 
-    def closest(self, points: Float[ndarray, "n 3"], exact: bool = True) -> Float[ndarray, "n 3"]:
-        """Returns the closest point of the surface for each point.
+    def nearby(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:
+        """Returns about the closest point of the surface for each point: of the triangles with the nearest centroids.
 
-        Args:
-            points: where to search from.
-            exact: widen the search until no other triangle can be nearer; without it the triangles with the nearest
-                centroids are tried, which is several times faster and rarely wrong.
+        Many times faster than `closest`, and enough to iterate on.
         """
-        best, best_distance = np.empty((len(points), 3)), np.full(len(points), np.inf)
+        k = min(6, len(self._triangles))
+        index = self._tree.query(points, k=[*range(1, k + 1)])[1]
+        return _nearest(closest_on_triangles(points[:, None], self._triangles[index]), points)[0]
+
+    def closest(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:
+        """Returns the closest point of the surface for each point, found by widening the search until it is sure."""
+        best = self.nearby(points)
+        best_distance = np.linalg.norm(best - points, axis=1)
         for triangles, tree, reach in self._groups:
             pending, k = np.arange(len(points)), 8
             while len(pending):
@@ -94,13 +103,12 @@ class MeshSurface:
                 # A group whose nearest centroid is too far away cannot hold the closest point.
                 hopeful = far[:, 0] - reach < best_distance[pending]
                 pending, far, index = pending[hopeful], far[hopeful], index[hopeful]
-                candidates = closest_on_triangles(points[pending, None], triangles[index])
-                distance = np.linalg.norm(candidates - points[pending, None], axis=2)
-                chosen, rows = distance.argmin(1), np.arange(len(pending))
-                nearer = distance[rows, chosen] < best_distance[pending]
-                best[pending[nearer]] = candidates[rows, chosen][nearer]
-                best_distance[pending[nearer]] = distance[rows, chosen][nearer]
-                if not exact or k == len(triangles):
+                found, distance = _nearest(
+                    closest_on_triangles(points[pending, None], triangles[index]), points[pending]
+                )
+                nearer = distance < best_distance[pending]
+                best[pending[nearer]], best_distance[pending[nearer]] = found[nearer], distance[nearer]
+                if k == len(triangles):
                     break
                 pending, k = pending[best_distance[pending] > far[:, -1] - reach], 3 * k
         return best
@@ -110,6 +118,13 @@ class MeshSurface:
         return np.asarray(np.linalg.norm(self.closest(points) - points, axis=1))
 
 
+def _nearest(candidates: Array, points: Array) -> tuple[Array, Array]:
+    """Returns the nearest of each point's candidates (n, k, 3) and its distance."""
+    distance = np.linalg.norm(candidates - points[:, None], axis=2)
+    rows, chosen = np.arange(len(points)), distance.argmin(1)
+    return candidates[rows, chosen], distance[rows, chosen]
+
+
 def closest_on_triangles(
     points: Float[ndarray, "*#b 3"], triangles: Float[ndarray, "*b 3 3"]
 ) -> Float[ndarray, "*b 3"]:
@@ -117,7 +132,7 @@ def closest_on_triangles(
 
     The foot of the perpendicular where it falls inside, otherwise the nearest point of the three edges.
     """
-    shape = np.broadcast_shapes(points.shape, triangles.shape[:-2] + (3,))
+    shape = np.broadcast_shapes(points.shape, (*triangles.shape[:-2], 3))
     points, triangles = np.broadcast_to(points, shape), np.broadcast_to(triangles, (*shape[:-1], 3, 3))
     a, b, c = triangles[..., 0, :], triangles[..., 1, :], triangles[..., 2, :]
     normal = np.cross(b - a, c - a)
@@ -139,32 +154,12 @@ def closest_on_triangles(
     return best
 
 
-def align(
-    verts: Float[ndarray, "v 3"],
-    faces: Int[ndarray, "f 3"],
-    landmarks: Float[ndarray, "7 3"],
-    scan: Float[ndarray, "n 3"],
-    scan_landmarks: Float[ndarray, "7 3"],
-) -> tuple[float, Float[ndarray, "3 3"], Float[ndarray, " 3"]]:
-    """Returns scale, rotation and translation that lay a reconstruction onto a scan.
-
-    Args:
-        verts: the reconstruction's vertices.
-        faces: its triangles.
-        landmarks: its seven alignment landmarks.
-        scan: the scan's points within the face.
-        scan_landmarks: the scan's seven alignment landmarks.
-    """
-    surface = MeshSurface(verts, faces)
-    return _align(surface, landmarks, scan, scan_landmarks)
-
-
 def _align(surface: MeshSurface, landmarks: Array, scan: Array, scan_landmarks: Array) -> tuple[float, Array, Array]:
     scale, R, T = similarity(landmarks, scan_landmarks)
     sample = scan[:: max(1, len(scan) // _ICP_POINTS)]
     for _ in range(_ICP_STEPS):
         # The scan moves into the mesh's frame, so that the search tree is built once.
-        closest = surface.closest((sample - T) @ R / scale, exact=False)
+        closest = surface.nearby((sample - T) @ R / scale)
         scale, R, T = similarity(closest, sample)
     return scale, R, T
 
@@ -189,4 +184,4 @@ def scan_error(
     face = scan[np.linalg.norm(scan - scan_landmarks[NOSE_TIP], axis=1) <= FACE_RADIUS_MM]
     surface = MeshSurface(verts, faces)
     scale, R, T = _align(surface, landmarks[chosen], face, scan_landmarks[chosen])
-    return ScanError(scale * surface.distance((face - T) @ R / scale), scale)
+    return ScanError(scale * surface.distance((face - T) @ R / scale), scale, R, T)

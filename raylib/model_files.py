@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import tomllib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from raylib.morphable import LinearFaceModel
 
 Array = NDArray[Any]
 
+_READ_ERRORS = (
+    *(OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError),
+    *(struct.error, zipfile.BadZipFile, scipy.io.matlab.MatReadError),
+)
 _ICT_HEAD_VERTS = 11248  # face, head and neck come first in ICT-FaceKit; teeth, eyeballs and lashes follow
 _ICT_ALL_VERTS = 26719
 
@@ -64,7 +69,7 @@ def load_model(spec: str) -> LinearFaceModel:
         return reader(path)
     except ConfigError:
         raise
-    except (OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError, struct.error) as error:
+    except _READ_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"morphable_model {spec!r} is not {kind}: {reason}") from error
 
