@@ -28,12 +28,17 @@ SIZES = (
     (1.2, (33, 34, 35)),
     (1.9, (27, 28, 29, 30)),
     (3.2, (22, 23, 24, 25, 26)),
+    (3.5, (8, 9, 10, 11)),
+    (4.5, (11, 12, 13)),
 )
 NOSE_WING_MM = ((15.0, -38.0, 25.0), (17.0, -42.0, 20.0))
 NOSE_WING_SIZE_MM = 1.8
 RIM_SIZE_MM = 7.0
 GROWTH = 0.2
-LARGEST_MM = 11.0
+LARGEST_MM = 9.0
+
+UPPER_SKIP, LOWER_SKIP = 4, 7
+"""Vertices of the lids' edge left out on either side of the caruncle."""
 
 LID_THICKNESS_MM = 1.15
 """Width of the lid's edge, from the eyeball to the lashes."""
@@ -77,9 +82,8 @@ def feature_lines(surface: HalfSurface, chart: Chart, landmarks: dict[int, int])
     ring = surface.lid_ring
     inner = int(np.argmin(surface.verts[ring, 0]))
     # The lids' edge ends bluntly at the caruncle; the corner that people see lies in front of it.
-    near = [i for i in range(len(ring)) if abs(i - inner) > 3]
-    before, after = [i for i in near if i < inner], [i for i in near if i > inner]
-    eye = [*ring[before], landmarks[42], *ring[after], ring[0]]
+    # Leave the ring where the line to that corner is straight.
+    eye = [*ring[: inner - UPPER_SKIP], landmarks[42], *ring[inner + LOWER_SKIP :], ring[0]]
     inner_edge = chart.along(chart.flat[eye], closed=True)
     lines = []
     for chain in ((51, 52, 53, 54, 55, 56, 57), (62, 63, 64, 65, 66)):

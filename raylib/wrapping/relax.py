@@ -16,11 +16,12 @@ import scipy.sparse.linalg
 import torch
 from numba import njit
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-NORMAL_MM = 3.0
+NORMAL_MM = 4.0
 """Length that a unit change of the normal counts as."""
 
 FLAT_WEIGHT = 0.05
@@ -90,7 +91,8 @@ class Chart:
         triangle, bary = triangle[source], bary[source]
         step = sideways * (distance_mm / np.linalg.norm(sideways, axis=1, keepdims=True))
         _walk(self.verts, self.faces, self.across, triangle, bary, step)
-        moved = self.at(self.flat, triangle, bary)
+        gap = cKDTree(curve.points).query(self.at(self.verts, triangle, bary))[0]
+        moved = self.at(self.flat, triangle, bary)[gap > 0.6 * distance_mm]  # without loops where the curve bends in
         return self.along(np.concatenate([moved, moved[:1]]), closed=True)
 
     def along_vertices(self, ids: Ints) -> Curve:

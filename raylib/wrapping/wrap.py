@@ -201,7 +201,6 @@ def _snap(
         left = np.flatnonzero(waiting)
         if not len(left):
             return place
-    now=lay(chart,curves,place); print(np.c_[left,goal.curve[left],now.points[left].round(2),target[left].round(2)])
     raise ValueError(f"{len(left)} vertices do not reach their feature lines without a fold")
 
 
@@ -251,11 +250,15 @@ def _arcs_along(line: FeatureLine, chain: Floats, flat: Floats, landmarks: Float
 def _arcs_around(line: FeatureLine, chain: Ints, inner: Ints, faces: Ints, goal: Floats) -> Floats:
     """Arc lengths for a chain around another one: beside the inner vertices that it shares edges with, spread a bit."""
     curve, total = line.curve, line.curve.arc[-1]
-    beside = []
-    for v in chain:
-        near = np.unique(faces[(faces == v).any(1)])
-        beside.append(goal[np.isin(inner, near)].mean(0))
-    s = np.unwrap(curve.nearest(np.array(beside)[:, 6:]), period=total)
-    even = np.sign(s[-1] - s[0]) * total * np.arange(len(chain)) / len(chain)
+    index, beside = [], []
+    for i, v in enumerate(chain):
+        near = np.isin(inner, faces[(faces == v).any(1)])
+        if near.any():
+            index.append(i)
+            beside.append(goal[near].mean(0))
+    known = np.unwrap(curve.nearest(np.array(beside)[:, 6:]), period=total)
+    turn = np.sign(known[-1] - known[0]) * total
+    s = np.interp(np.arange(len(chain)), [*index, index[0] + len(chain)], [*known, known[0] + turn])
+    even = turn * np.arange(len(chain)) / len(chain)
     result: Floats = np.mod(0.7 * s + 0.3 * (even + (s - even).mean()), total)
     return result
