@@ -119,9 +119,7 @@ def landmark_verts(maps: Resampling) -> Ints:
 
 
 def _mirrored_landmarks() -> list[int]:
-    pairs = dict(zip(range(17), range(16, -1, -1), strict=True)) | dict(
-        zip(range(17, 27), range(26, 16, -1), strict=True)
-    )
+    pairs = dict(zip(range(17), range(16, -1, -1), strict=True)) | dict(zip(range(17, 27), range(26, 16, -1), strict=True))
     pairs |= {k: k for k in range(27, 31)} | dict(zip(range(31, 36), range(35, 30, -1), strict=True))
     pairs |= dict(zip((36, 37, 38, 39, 40, 41), (45, 44, 43, 42, 47, 46), strict=True))
     pairs |= {v: k for k, v in list(pairs.items())}
@@ -164,13 +162,10 @@ def label_regions(mean: Floats, maps: Resampling, landmarks: Ints) -> Ints:
     label[cKDTree(dense).query(here)[0] <= BROW_HALF_WIDTH_MM] = name["brow"]
     nose = np.array(NOSE_OUTLINE_MM, float)
     label[inside(here[:, :2], np.concatenate([nose, nose[::-1] * [-1, 1]]))] = name["nose"]
-    eye, outer, inner = (inside(half.flat, closed_polygon(line)) for line in half.lines)
+    eye, outer, inner = (inside(half.flat, closed_polygon(line)) for line in half.lines[:3])
     on = [np.isin(np.arange(len(here)), chain) for chain in half.chains]
     lips = (outer | on[1]) & ~(inner & ~on[2])
-    corner = [
-        line.curve.nearest(half.chart.flat[[_source_vertex(half, m)]])[0]
-        for line, m in zip(half.lines[1:], (54, 64), strict=True)
-    ]
+    corner = [line.curve.nearest(half.chart.flat[[_source_vertex(half, m)]])[0] for line, m in zip(half.lines[1:3], (54, 64), strict=True)]
     upper = half.lines[2].curve.nearest(half.flat) <= corner[1] + 1e-6
     outer_upper = half.lines[1].curve.nearest(half.flat) <= corner[0] + 1e-6
     label[lips] = np.where(np.where(on[1], outer_upper, upper), name["upper_lip"], name["lower_lip"])[lips]
@@ -227,6 +222,58 @@ def representation_error(
     return {k: float(np.mean(v)) for k, v in gaps.items()}
 
 
+
+def random_faces(
+    identity: Floats, expression: Floats, count: int, seed: int, active: int = 3
+) -> Floats:
+    """Returns displacements (count, v, 3) of random faces: normal identities, a few expressions between 0 and 1."""
+    rng = np.random.default_rng(seed)
+    c = rng.standard_normal((count, len(identity)))
+    e = np.zeros((count, len(expression)))
+    for row in e:
+        row[rng.choice(len(expression), active, replace=False)] = rng.random(active)
+    moved = c @ identity.reshape(len(identity), -1) + e @ expression.reshape(len(expression), -1)
+    return np.asarray(moved.reshape(count, -1, 3))
+
+
+def folded_triangles(
+    head: IctHead, surface: HalfSurface, maps: Resampling, count: int, seed: int
+) -> NDArray[np.bool_]:
+    """Tells for the mean and `count` random faces which triangles of the left half look against the source.
+
+    The source's normal is the mean over sixteen points of the triangle, of the source deformed in the same way;
+    points count less the further they lie from the triangle, as the depth of the nostrils does.
+
+    Returns:
+        One row for the mean, then one a face, over the triangles of `maps.half.faces`.
+    """
+    half = maps.half
+    up, right = (np.stack(np.meshgrid(np.arange(4), np.arange(4))).reshape(2, -1) + 0.4) / 4
+    bary = np.stack([up, right], axis=1)
+    bary = np.where(bary.sum(1, keepdims=True) > 1, 1 - bary, bary)
+    bary = np.c_[1 - bary.sum(1), bary]
+    points = np.einsum("pk,fkd->fpd", bary, half.flat[half.faces]).reshape(-1, 2)
+    triangle, inside_it = half.chart.locate(points)
+    below = triangle.reshape(len(half.faces), -1)
+    _, names = expression_modes(head, maps)
+    kept = head.expression[[head.expression_names.index(name) for name in names]]
+    identity = np.stack([surface.weights @ m for m in head.identity.astype(float)])
+    expression = np.stack([surface.motion @ m for m in kept.astype(float)])
+    moved = random_faces(identity, expression, count, seed)
+    out = []
+    for offset in np.concatenate([np.zeros_like(moved[:1]), moved]):
+        source = surface.verts + offset
+        verts = half.chart.at(source, half.triangle, half.bary)
+        want = cross_products(source, surface.faces)
+        want /= np.linalg.norm(want, axis=1, keepdims=True)
+        normal = cross_products(verts, half.faces)
+        ground = half.chart.at(source, triangle, inside_it).reshape(*below.shape, 3) - verts[half.faces[:, :1]]
+        height = np.einsum("fpd,fd->fp", ground, normal) / np.maximum(np.linalg.norm(normal, axis=1), 1e-9)[:, None]
+        facing = np.einsum("fpd,fd->fp", want[below], normal)
+        out.append((facing * np.exp(-(height**2))).sum(1) <= 0)
+    return np.array(out)
+
+
 def build_prior(head: IctHead, output: Path, notice: str, command: str, people: int, seed: int) -> dict[str, str]:
     """Wraps, measures and writes the prior.
 
@@ -251,12 +298,19 @@ def build_prior(head: IctHead, output: Path, notice: str, command: str, people: 
     uv = texture_layout(mean, maps, regions)
     gap = point_to_mesh_mm(head.verts[scan_vertices(head)], mean, maps.faces)
     counts = tuple(k for k in (10, 20, 40, len(identity)) if k <= len(identity))
+    folded = folded_triangles(head, surface, maps, 200, seed)
     figures = {
         "mean_to_source_mm": {"median": float(np.median(gap)), "p95": float(np.percentile(gap, 95))},
         "held_out_scan_to_mesh_median_mm": representation_error(head, maps, mean, identity, counts, people, seed),
         "held_out_people": people,
         "seed": seed,
         "smallest_angle_deg": float(smallest_angles_deg(mean, maps.faces).min()),
+        "folded_triangles": {
+            "mean": 2 * int(folded[0].sum()),
+            "random_faces": len(folded) - 1,
+            "average": 2 * float(folded[1:].sum(1).mean()),
+            "most": 2 * int(folded[1:].sum(1).max()),
+        },
         "folded_uv_triangles": int((signed_areas(uv, maps.faces) <= 0).sum()),
     }
     tensors = {

@@ -15,9 +15,6 @@ from raylib.wrapping.source import HalfSurface
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SAMPLE_MM = 0.1
-"""Spacing of the points of a feature line."""
-
 LEFT_LANDMARKS = (*range(8, 17), *range(22, 31), *range(33, 36), *range(42, 48), *range(51, 58), *range(62, 67))
 """Landmarks of the face's left half, those on the midline included."""
 
@@ -25,16 +22,26 @@ MIDLINE_LANDMARKS = (8, 27, 28, 29, 30, 33, 51, 57, 62, 66)
 
 SIZES = (
     # wished edge length at the feature, mm (relative: the number of vertices is given), landmarks of the line
-    (1.6, (42, 43, 44, 45, 46, 47, 42)),
-    (1.7, (62, 63, 64, 65, 66)),
-    (2.0, (51, 52, 53, 54, 55, 56, 57)),
-    (1.8, (33, 34, 35)),
-    (2.6, (27, 28, 29, 30)),
-    (4.0, (22, 23, 24, 25, 26)),
+    (0.85, (42, 43, 44, 45, 46, 47, 42)),
+    (1.0, (62, 63, 64, 65, 66)),
+    (1.2, (51, 52, 53, 54, 55, 56, 57)),
+    (1.2, (33, 34, 35)),
+    (1.9, (27, 28, 29, 30)),
+    (3.2, (22, 23, 24, 25, 26)),
+    (3.5, (8, 9, 10, 11)),
+    (4.5, (11, 12, 13)),
 )
 NOSE_WING_MM = ((15.0, -38.0, 25.0), (17.0, -42.0, 20.0))
+NOSE_WING_SIZE_MM = 1.8
+RIM_SIZE_MM = 7.0
 GROWTH = 0.2
-LARGEST_MM = 10.0
+LARGEST_MM = 9.0
+
+UPPER_SKIP, LOWER_SKIP = 4, 7
+"""Vertices of the lids' edge left out on either side of the caruncle."""
+
+LID_THICKNESS_MM = 1.15
+"""Width of the lid's edge, from the eyeball to the lashes."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,12 @@ class FeatureLine:
     Attributes:
         curve: the line.
         landmarks: numbers of the landmarks on it.
+        around: number of the line that this one surrounds at one triangle's distance, or -1.
     """
 
     curve: Curve
     landmarks: tuple[int, ...]
+    around: int = -1
 
 
 def landmark_verts(surface: HalfSurface, ict_landmarks: tuple[int, ...]) -> dict[int, int]:
@@ -60,7 +69,7 @@ def wished_sizes(surface: HalfSurface, landmarks: dict[int, int]) -> Floats:
     """Returns the wished edge length at each source vertex, millimetres: small at eyes, lips and nostrils."""
     h = np.full(len(surface.verts), LARGEST_MM)
     lines = [(size, surface.verts[[landmarks[k] for k in line]]) for size, line in SIZES]
-    lines += [(2.4, np.array(NOSE_WING_MM)), (4.5, surface.verts[surface.rim])]
+    lines += [(NOSE_WING_SIZE_MM, np.array(NOSE_WING_MM)), (RIM_SIZE_MM, surface.verts[surface.rim])]
     for size, line in lines:
         t = np.linspace(0, 1, 20)[:, None]
         dense = np.concatenate([a + t * (b - a) for a, b in zip(line, line[1:], strict=False)])
@@ -73,46 +82,32 @@ def feature_lines(surface: HalfSurface, chart: Chart, landmarks: dict[int, int])
     ring = surface.lid_ring
     inner = int(np.argmin(surface.verts[ring, 0]))
     # The lids' edge ends bluntly at the caruncle; the corner that people see lies in front of it.
-    near = [i for i in range(len(ring)) if abs(i - inner) > 3]
-    before, after = [i for i in near if i < inner], [i for i in near if i > inner]
-    eye = [*ring[before], landmarks[42], *ring[after], ring[0]]
-    lines = [FeatureLine(_polyline(chart, chart.flat[eye], closed=True), (42, 43, 44, 45, 46, 47))]
+    # Leave the ring where the line to that corner is straight.
+    eye = [*ring[: inner - UPPER_SKIP], landmarks[42], *ring[inner + LOWER_SKIP :], ring[0]]
+    inner_edge = chart.along(chart.flat[eye], closed=True)
+    lines = []
     for chain in ((51, 52, 53, 54, 55, 56, 57), (62, 63, 64, 65, 66)):
         at = chart.flat[[landmarks[k] for k in chain]]
         corner = len(chain) // 2 if len(chain) == 5 else 3
         # A smooth line through the landmarks that meets the midline at a right angle and turns at the corner.
         upper = _smooth(at[: corner + 1], flat_end=0)
         lower = _smooth(at[corner:], flat_end=1)
-        lines.append(FeatureLine(_polyline(chart, np.concatenate([upper, lower[1:]])), chain))
-    return lines
+        lines.append(FeatureLine(chart.along(np.concatenate([upper, lower[1:]])), chain))
+    # The ring runs over the upper lid towards the nose: counter-clockwise in the flat map, its outside on the right.
+    lash_line = chart.offset(inner_edge, LID_THICKNESS_MM)
+    return [FeatureLine(inner_edge, (42, 43, 44, 45, 46, 47)), *lines, FeatureLine(lash_line, (), around=0)]
 
 
 def _smooth(points: Floats, flat_end: int) -> Floats:
     t = np.r_[0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1) ** 0.5)]
-    ends: list[str | tuple[int, Floats]] = ["natural", "natural"]
     spline = []
     for axis in range(2):
         bc: list[object] = [(2, 0.0), (2, 0.0)]
         if axis == 1:
             bc[flat_end] = (1, 0.0)
         spline.append(CubicSpline(t, points[:, axis], bc_type=tuple(bc)))
-    del ends
     s = np.linspace(0, t[-1], 40)
     return np.stack([f(s) for f in spline], axis=1)
-
-
-def _polyline(chart: Chart, flat: Floats, closed: bool = False) -> Curve:
-    """Lays a polyline of the flat map on the source, with points every `SAMPLE_MM` or closer."""
-    t = np.linspace(0, 1, 30)[1:, None]
-    dense = np.concatenate([flat[:1]] + [a + t * (b - a) for a, b in zip(flat, flat[1:], strict=False)])
-    points = chart.at(chart.verts, *chart.locate(dense))
-    keep, last = [0], 0
-    for i in range(1, len(dense)):
-        if np.linalg.norm(points[i] - points[last]) >= SAMPLE_MM or i == len(dense) - 1:
-            if np.linalg.norm(points[i] - points[last]) > 1e-9:
-                keep.append(i)
-            last = i
-    return Curve(points[keep], dense[keep], closed)
 
 
 def inside(flat: Floats, polygon: Floats) -> NDArray[np.bool_]:

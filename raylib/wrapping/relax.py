@@ -8,6 +8,7 @@ template still lies on it without folds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,9 +16,19 @@ import scipy.sparse.linalg
 import torch
 from numba import njit
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+NORMAL_MM = 4.0
+"""Length that a unit change of the normal counts as."""
+
+FLAT_WEIGHT = 0.05
+"""Weight of the triangles' shape in the flat map (Hormann and Greiner 2000, MIPS): it grows before one turns over."""
+
+SAMPLE_MM = 0.1
+"""Spacing of the points of a curve."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +40,28 @@ class Chart:
         faces: triangles.
         flat: positions of the vertices in the plane; no triangle is turned over.
         across: for each triangle the one across the side opposite each corner, -1 at the boundary.
+        embedding: positions, smoothed unit normals times `NORMAL_MM`, and `flat`. Triangles that are equilateral in the
+            first six are small across creases and long beside them (Levy and Bonneel 2013, Variational anisotropic
+            surface meshing).
+        size_mm: wished edge length at each vertex.
     """
 
     verts: Floats
     faces: Ints
     flat: Floats
     across: Ints
+    embedding: Floats
+    size_mm: Floats
+
+    @cached_property
+    def pull_back(self) -> Floats:
+        """For each triangle the matrix (8, 3) that takes steps in space to steps of the embedding."""
+        p, y = self.verts[self.faces], self.embedding[self.faces]
+        e = p[:, 1:] - p[:, :1]
+        frame = np.concatenate([e, np.cross(e[:, 0], e[:, 1])[:, None]], axis=1)
+        d = np.concatenate([y[:, 1:] - y[:, :1], np.zeros_like(y[:, :1])], axis=1)
+        result: Floats = np.linalg.solve(frame, d).transpose(0, 2, 1)
+        return result
 
     def locate(self, points: Floats) -> tuple[Ints, Floats]:
         """Returns triangle and barycentric coordinates of points of the plane, the nearest triangle's outside."""
@@ -45,6 +72,48 @@ class Chart:
         result: Floats = (values[self.faces[triangle]] * bary[:, :, None]).sum(1)
         return result
 
+    def offset(self, curve: Curve, distance_mm: float) -> Curve:
+        """Returns the closed curve that runs so far to the right of a closed curve, measured over the surface."""
+        s = np.arange(0, curve.arc[-1], 0.25)
+        _, here, rate = curve.at(s)
+        triangle, bary = self.locate(here[:, 6:])
+        a, b, c = self.verts[self.faces[triangle]].transpose(1, 0, 2)
+        sideways = np.cross(rate[:, :3], np.cross(b - a, c - a))
+        sideways /= np.linalg.norm(sideways, axis=1, keepdims=True)
+        tangent = rate[:, :3] / np.linalg.norm(rate[:, :3], axis=1, keepdims=True)
+        # At a corner the offset curve is an arc: turn the direction there in steps.
+        corners = np.flatnonzero((tangent * np.roll(tangent, -1, axis=0)).sum(1) < 0.87)
+        t = np.linspace(0, 1, 8)[:, None]
+        arcs = [(1 - t) * sideways[i] + t * sideways[(i + 1) % len(s)] for i in corners]
+        order = np.r_[np.arange(len(s)), np.repeat(corners + 0.5, len(t))].argsort(kind="stable")
+        source = np.r_[np.arange(len(s)), np.repeat(corners, len(t))][order]
+        sideways = np.concatenate([sideways, *arcs])[order]
+        triangle, bary = triangle[source], bary[source]
+        step = sideways * (distance_mm / np.linalg.norm(sideways, axis=1, keepdims=True))
+        _walk(self.verts, self.faces, self.across, triangle, bary, step)
+        gap = cKDTree(curve.points).query(self.at(self.verts, triangle, bary))[0]
+        moved = self.at(self.flat, triangle, bary)[gap > 0.6 * distance_mm]  # without loops where the curve bends in
+        return self.along(np.concatenate([moved, moved[:1]]), closed=True)
+
+    def along_vertices(self, ids: Ints) -> Curve:
+        """Returns the curve through source vertices that edges join."""
+        return Curve(self.verts[ids], self.embedding[ids], self.size_mm[ids])
+
+    def along(self, flat: Floats, closed: bool = False) -> Curve:
+        """Returns the curve on the source that is a polyline in the flat map, finely sampled."""
+        t = np.linspace(0, 1, 30)[1:, None]
+        dense = np.concatenate([flat[:1]] + [a + t * (b - a) for a, b in zip(flat, flat[1:], strict=False)])
+        triangle, bary = self.locate(dense)
+        points = self.at(self.verts, triangle, bary)
+        keep = [0]
+        for i in range(1, len(dense)):
+            if np.linalg.norm(points[i] - points[keep[-1]]) >= SAMPLE_MM:
+                keep.append(i)
+        if keep[-1] != len(dense) - 1:
+            keep[-1] = len(dense) - 1
+        size = self.at(self.size_mm[:, None], triangle, bary)[:, 0]
+        return Curve(points[keep], self.at(self.embedding, triangle, bary)[keep], size[keep], closed)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -52,28 +121,38 @@ class Curve:
 
     Attributes:
         points: positions, millimetres.
-        flat: the same points in the flat map.
+        embedding: the same points in the chart's embedding.
+        size_mm: wished edge length there.
         closed: whether the last point is followed by the first; it is then given twice.
     """
 
     points: Floats
-    flat: Floats
+    embedding: Floats
+    size_mm: Floats
     closed: bool = False
 
     @property
+    def flat(self) -> Floats:
+        """The points in the flat map."""
+        return self.embedding[:, 6:]
+
+    @cached_property
     def arc(self) -> Floats:
         """Arc length at each point, millimetres."""
         return np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(self.points, axis=0), axis=1))]
 
+    @cached_property
+    def _values(self) -> Floats:
+        return np.concatenate([self.size_mm[:, None], self.embedding], axis=1)
+
     def at(self, s: Floats) -> tuple[Floats, Floats, Floats]:
-        """Returns positions, flat positions and unit tangents at arc lengths."""
+        """Returns wished sizes, embedding and its derivative at arc lengths."""
         arc = self.arc
         s = np.mod(s, arc[-1]) if self.closed else np.clip(s, 0, arc[-1])
         i = np.clip(np.searchsorted(arc, s, side="right") - 1, 0, len(arc) - 2)
-        step = arc[i + 1] - arc[i]
-        t = ((s - arc[i]) / step)[:, None]
-        d = self.points[i + 1] - self.points[i]
-        return self.points[i] + t * d, self.flat[i] + t * (self.flat[i + 1] - self.flat[i]), d / step[:, None]
+        rate = (self._values[i + 1] - self._values[i]) / (arc[i + 1] - arc[i])[:, None]
+        value = self._values[i] + rate * (s - arc[i])[:, None]
+        return value[:, 0], value[:, 1:], rate[:, 1:]
 
     def nearest(self, points: Floats) -> Floats:
         """Returns the arc lengths of the curve's points nearest to `points` of the flat map.
@@ -81,12 +160,10 @@ class Curve:
         There, unlike in space, the two lips are apart.
         """
         a, d = self.flat[:-1], np.diff(self.flat, axis=0)
-        t = ((points[:, None] - a) * d).sum(2) / (d * d).sum(1)
-        t = np.clip(t, 0, 1)
+        t = np.clip(((points[:, None] - a) * d).sum(2) / (d * d).sum(1), 0, 1)
         gap = np.linalg.norm(points[:, None] - (a + t[..., None] * d), axis=2)
         i = gap.argmin(1)
-        arc = self.arc
-        result: Floats = arc[i] + t[np.arange(len(points)), i] * (arc[i + 1] - arc[i])
+        result: Floats = self.arc[i] + t[np.arange(len(points)), i] * (self.arc[i + 1] - self.arc[i])
         return result
 
 
@@ -113,7 +190,7 @@ class Placement:
         return Placement(*(a.copy() for a in vars(self).values()))
 
 
-def flatten(verts: Floats, faces: Ints, midline: Ints, rim: Ints) -> Chart:
+def flatten(verts: Floats, faces: Ints, midline: Ints, rim: Ints, size_mm: Floats) -> Chart:
     """Returns the chart of a half disc onto the right half of the unit disc, harmonic with mean value weights.
 
     Positive weights and a convex image of the whole face make the map one to one (Tutte 1963, Floater 2003). The
@@ -142,7 +219,23 @@ def flatten(verts: Floats, faces: Ints, midline: Ints, rim: Ints) -> Chart:
         free = np.setdiff1d(np.arange(n), held)
         b = -(system[free][:, held] @ flat[held, axis])
         flat[free, axis] = scipy.sparse.linalg.spsolve(system[free][:, free].tocsc(), b)
-    return Chart(verts, faces, flat, _across(faces))
+    embedding = np.concatenate([verts, NORMAL_MM * _smooth_normals(verts, faces, midline), flat], axis=1)
+    return Chart(verts, faces, flat, _across(faces), embedding, size_mm)
+
+
+def _smooth_normals(verts: Floats, faces: Ints, midline: Ints, rounds: int = 4) -> Floats:
+    a, b, c = verts[faces].transpose(1, 0, 2)
+    cross = np.cross(b - a, c - a)
+    to_verts = sp.csr_matrix((np.ones(faces.size), (faces.ravel(), np.repeat(np.arange(len(faces)), 3))))
+    area = np.linalg.norm(cross, axis=1)
+    normals = to_verts @ cross
+    for _ in range(rounds + 1):
+        normals[midline, 0] = 0  # as the mirrored half makes it
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        normals = to_verts @ (area[:, None] * normals[faces].mean(1))
+    normals[midline, 0] = 0
+    result: Floats = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    return result
 
 
 def _across(faces: Ints) -> Ints:
@@ -181,21 +274,18 @@ def _locate(flat, faces, points):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _walk(verts, faces, across, triangle, bary, step):  # type: ignore[no-untyped-def]
-    """Moves each point by its step, straight on over the triangles; stops at the boundary. In place."""
+    """Moves each point by its step, straight on over the triangles unfolded; stops at the boundary. In place."""
     for p in range(len(triangle)):
         f = triangle[p]
         b = bary[p].copy()
         d = step[p].copy()
+        n = np.cross(verts[faces[f, 1]] - verts[faces[f, 0]], verts[faces[f, 2]] - verts[faces[f, 0]])
+        d = d - n * ((d * n).sum() / (n * n).sum())
         for _ in range(100):
             e1 = verts[faces[f, 1]] - verts[faces[f, 0]]
             e2 = verts[faces[f, 2]] - verts[faces[f, 0]]
             n = np.cross(e1, e2)
             n2 = (n * n).sum()
-            length = np.sqrt((d * d).sum())
-            d = d - n * ((d * n).sum() / n2)
-            flat_length = np.sqrt((d * d).sum())
-            if length < 1e-12 or flat_length < 1e-9 * length:
-                break
             d2 = (np.cross(e1, d) * n).sum() / n2
             d1 = (np.cross(d, e2) * n).sum() / n2
             rate = np.array([-d1 - d2, d1, d2])
@@ -205,37 +295,75 @@ def _walk(verts, faces, across, triangle, bary, step):  # type: ignore[no-untype
                     t, k = max(-b[i] / rate[i], 0.0), i
             b = np.maximum(b + t * rate, 0.0)
             b /= b.sum()
-            if k < 0:
-                break
-            g = across[f, k]
+            g = across[f, k] if k >= 0 else -1
             if g < 0:
                 break
+            # Turn what is left of the step about the common edge into the next triangle.
             d = d * (1 - t)
+            start = verts[faces[f, (k + 1) % 3]]
+            edge = verts[faces[f, (k + 2) % 3]] - start
+            edge = edge / np.sqrt((edge * edge).sum())
+            along = (d * edge).sum()
+            aside = np.sqrt(max((d * d).sum() - along * along, 0.0))
             c = np.zeros(3)
-            for i in range(3):
-                for j in range(3):
+            inwards = edge
+            for j in range(3):
+                c[j] = 0.0
+                found = False
+                for i in range(3):
                     if faces[g, j] == faces[f, i]:
                         c[j] = b[i]
-            # A step that would lead straight back is the end of the way: the point lies in a valley.
+                        found = True
+                if not found:
+                    inwards = verts[faces[g, j]] - start
+            inwards = inwards - edge * (inwards * edge).sum()
+            d = along * edge + aside * inwards / np.sqrt((inwards * inwards).sum())
             f, b = g, c
         triangle[p] = f
         bary[p] = b
 
 
-def positions(chart: Chart, curves: list[Curve], place: Placement) -> tuple[Floats, Floats, Floats]:
-    """Returns positions, flat positions and, of the guided vertices, the curve's tangent."""
-    x = chart.at(chart.verts, place.triangle, place.bary)
-    u = chart.at(chart.flat, place.triangle, place.bary)
-    tangent = np.zeros_like(x)
+@dataclass(frozen=True)
+class Laid:
+    """The template's vertices as laid on the source.
+
+    Attributes:
+        embedding: see `Chart`.
+        size_mm: wished edge lengths.
+        rate: derivative of the embedding by arc length, of the guided vertices.
+    """
+
+    embedding: Floats
+    size_mm: Floats
+    rate: Floats
+
+    @property
+    def points(self) -> Floats:
+        """Positions, millimetres."""
+        return self.embedding[:, :3]
+
+    @property
+    def flat(self) -> Floats:
+        """Positions in the flat map."""
+        return self.embedding[:, 6:]
+
+
+def lay(chart: Chart, curves: list[Curve], place: Placement) -> Laid:
+    """Returns where the template's vertices are."""
+    values = np.concatenate([chart.size_mm[:, None], chart.embedding], axis=1)
+    here = chart.at(values, place.triangle, place.bary)
+    size, y = here[:, 0], here[:, 1:]
+    rate = np.zeros_like(y)
     for c, curve in enumerate(curves):
         on = np.flatnonzero(place.curve == c)
         if len(on):
-            x[on], u[on], tangent[on] = curve.at(place.arc[on])
-    return x, u, tangent
+            size[on], y[on], rate[on] = curve.at(place.arc[on])
+    return Laid(y, size, rate)
 
 
-def _flat_areas(u: Floats, faces: Ints) -> Floats:
-    a, b, c = u[faces[:, 0]], u[faces[:, 1]], u[faces[:, 2]]
+def signed_areas(flat: Floats, faces: Ints) -> Floats:
+    """Returns twice the signed areas of triangles of the plane."""
+    a, b, c = flat[faces[:, 0]], flat[faces[:, 1]], flat[faces[:, 2]]
     result: Floats = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
     return result
 
@@ -245,7 +373,6 @@ def relax(
     curves: list[Curve],
     faces: Ints,
     place: Placement,
-    size_mm: Floats,
     iterations: int,
     rate: tuple[float, float] = (0.2, 0.01),
     pull_to: tuple[Ints, Floats] | None = None,
@@ -253,15 +380,14 @@ def relax(
 ) -> Placement:
     """Returns a placement of lower energy: the mean symmetric Dirichlet energy of the template's triangles.
 
-    Each triangle is compared with an equilateral one of the wished size, up to one common factor. Steps are Adam's
-    with one scale a vertex; vertices whose triangles would turn over in the flat map go back.
+    Each triangle is compared, in the chart's embedding, with an equilateral one of the wished size, up to one common
+    factor. Steps are Adam's with one scale a vertex; vertices whose triangles would turn over in the flat map go back.
 
     Args:
         chart: the source surface.
         curves: what guides the guided vertices.
         faces: the template's triangles.
         place: where the template's vertices start.
-        size_mm: wished edge length at each vertex of the source.
         iterations: number of steps.
         rate: first and last length of a step, in wished edge lengths.
         pull_to: vertices and the positions they are drawn to.
@@ -271,86 +397,58 @@ def relax(
     tri = torch.from_numpy(faces)
     free = np.flatnonzero((place.curve < 0) & ~place.fixed)
     guided = np.flatnonzero((place.curve >= 0) & ~place.fixed)
-    mean = np.zeros((len(place.curve), 3))
-    square = np.zeros(len(place.curve))
-    x, u, tangent = positions(chart, curves, place)
+    mean, square = np.zeros((len(place.curve), 3)), np.zeros(len(place.curve))
+    now = lay(chart, curves, place)
     for it in range(iterations):
-        h = size_at(chart, curves, place, size_mm)
-        gradient = _gradient(x, tri, h, pull_to, _between(pull, it / iterations))
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.98 * square + 0.02 * (gradient**2).sum(1)
-        bias = (1 - 0.9 ** (it + 1)) / np.sqrt(1 - 0.98 ** (it + 1))
-        step = (
-            -mean / (np.sqrt(square)[:, None] + 1e-12) / bias
-            if it
-            else -gradient / (np.sqrt(square)[:, None] + 1e-12)
-        )
-        step = step * (_between(rate, it / iterations) * h)[:, None]
+        gradient = _gradient(now, tri, pull_to, _between(pull, it / iterations))
+        descent = np.zeros_like(mean)
+        descent[free] = np.einsum("nij,ni->nj", chart.pull_back[place.triangle[free]], gradient[free])
+        descent[guided, 0] = (gradient[guided] * now.rate[guided]).sum(1)
+        mean = 0.9 * mean + 0.1 * descent
+        square = 0.98 * square + 0.02 * (descent**2).sum(1)
+        bias = np.sqrt(1 - 0.98 ** (it + 1)) / (1 - 0.9 ** (it + 1))
+        length = _between(rate, it / iterations) * bias * now.size_mm / (np.sqrt(square) + 1e-12)
+        step = -mean * length[:, None]
         before = place.copy()
         t, b = place.triangle[free], place.bary[free]
         _walk(chart.verts, chart.faces, chart.across, t, b, step[free])
         place.triangle[free], place.bary[free] = t, b
-        place.arc[guided] += (step[guided] * tangent[guided]).sum(1)
-        for attempt in range(6):
-            x, u, tangent = positions(chart, curves, place)
-            bad = np.flatnonzero(_flat_areas(u, faces) <= 0)
-            if not len(bad):
+        place.arc[guided] += step[guided, 0]
+        for attempt in range(7):
+            now = lay(chart, curves, place)
+            bad = np.flatnonzero(signed_areas(now.flat, faces) <= 0)
+            if not len(bad) or attempt == 6:
                 break
-            back = np.unique(faces[bad]) if attempt < 5 else np.arange(len(x))
+            back = np.unique(faces[bad]) if attempt < 5 else np.arange(len(mean))
             place.triangle[back], place.bary[back] = before.triangle[back], before.bary[back]
-            place.arc[back] = before.arc[back]
-            mean[back] = 0
-        else:
-            x, u, tangent = positions(chart, curves, place)
+            place.arc[back], mean[back] = before.arc[back], 0
     return place
 
 
-def size_at(chart: Chart, curves: list[Curve], place: Placement, size_mm: Floats) -> Floats:
-    """Returns the wished edge length at each of the template's vertices."""
-    guided = place.curve >= 0
-    triangle, bary = place.triangle.copy(), place.bary.copy()
-    if guided.any():
-        tree_points = positions(chart, curves, place)[0][guided]
-        triangle[guided], bary[guided] = _nearest_vertex(chart, tree_points)
-    return chart.at(size_mm[:, None], triangle, bary)[:, 0]
-
-
-_TREES: dict[int, tuple[object, Ints]] = {}
-
-
-def _nearest_vertex(chart: Chart, points: Floats) -> tuple[Ints, Floats]:
-    from scipy.spatial import cKDTree
-
-    key = id(chart)
-    if key not in _TREES:
-        first = np.zeros(len(chart.verts), np.int64)
-        first[chart.faces] = np.arange(len(chart.faces))[:, None]
-        _TREES[key] = (cKDTree(chart.verts), first)
-    tree, first = _TREES[key]
-    v = tree.query(points)[1]  # type: ignore[attr-defined]
-    return first[v], (chart.faces[first[v]] == v[:, None]).astype(float)
-
-
 def _between(ends: tuple[float, float], t: float) -> float:
-    if ends[0] <= 0 or ends[1] <= 0:
-        return ends[0] + (ends[1] - ends[0]) * t
-    return float(ends[0] * (ends[1] / ends[0]) ** t)
+    return float(ends[0] * (ends[1] / ends[0]) ** t) if min(ends) > 0 else 0.0
 
 
-def _gradient(x: Floats, tri: torch.Tensor, h: Floats, pull_to: tuple[Ints, Floats] | None, weight: float) -> Floats:
-    pos = torch.from_numpy(x).requires_grad_()
-    a, b, c = pos[tri].unbind(1)
-    size = torch.from_numpy(h)[tri].mean(1)
-    squares = ((b - a) ** 2).sum(1) + ((c - b) ** 2).sum(1) + ((a - c) ** 2).sum(1)
-    area = torch.linalg.cross(b - a, c - a).norm(dim=1) / 2
+def _gradient(now: Laid, tri: torch.Tensor, pull_to: tuple[Ints, Floats] | None, weight: float) -> Floats:
+    y = torch.from_numpy(now.embedding).requires_grad_()
+    wished = torch.from_numpy(now.size_mm)
+    a, b, c = y[:, :6][tri].unbind(1)
+    size = wished[tri].mean(1)
+    e1, e2 = b - a, c - a
+    squares = (e1**2).sum(1) + (e2**2).sum(1) + ((c - b) ** 2).sum(1)
+    gram = (e1**2).sum(1) * (e2**2).sum(1) - (e1 * e2).sum(1) ** 2
+    area = gram.clamp_min(1e-12).sqrt() / 2
     ref = size**2 * (3**0.5 / 4)
     scale = (area.detach() / ref).log().mean().exp()  # one common factor: the budget of vertices is given
     det = area / (ref * scale)
     energy = (2 / 3 * squares / (size**2 * scale) * (1 + 1 / (det**2 + 1e-6))).sum()
+    a, b, c = y[:, 6:][tri].unbind(1)
+    doubled = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
+    sides = ((b - a) ** 2 + (c - b) ** 2 + (a - c) ** 2).sum(1)
+    energy = energy + FLAT_WEIGHT * (sides / doubled.clamp_min(1e-15)).sum()
     if pull_to is not None:
         v, target = torch.from_numpy(pull_to[0]), torch.from_numpy(pull_to[1])
-        near = torch.from_numpy(h)[v]
-        energy = energy + weight * (((pos[v] - target) ** 2).sum(1) / near**2).sum()
-    (gradient,) = torch.autograd.grad(energy, pos)
-    result: Floats = gradient.numpy() * h[:, None]
+        energy = energy + weight * (((y[v, :3] - target) ** 2).sum(1) / wished[v] ** 2).sum()
+    (gradient,) = torch.autograd.grad(energy, y)
+    result: Floats = gradient.numpy()
     return result

@@ -6,18 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raylib.wrapping.relax import signed_areas
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MARGIN = 0.01
 """Empty border of the texture."""
-
-
-def signed_areas(flat: Floats, faces: Ints) -> Floats:
-    """Returns twice the signed areas of triangles of the plane."""
-    a, b, c = flat[faces[:, 0]], flat[faces[:, 1]], flat[faces[:, 2]]
-    result: Floats = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    return result
 
 
 def unwrap_half(

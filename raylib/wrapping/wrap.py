@@ -18,7 +18,7 @@ from raylib.wrapping.features import (
     landmark_verts,
     wished_sizes,
 )
-from raylib.wrapping.relax import Chart, Curve, Placement, flatten, positions, relax
+from raylib.wrapping.relax import Chart, Curve, Placement, flatten, lay, relax, signed_areas
 from raylib.wrapping.source import HalfSurface
 
 Floats = NDArray[np.float64]
@@ -57,14 +57,14 @@ class HalfWrap:
 
 def wrap_half(template: Subdivision, surface: HalfSurface, ict_landmarks: tuple[int, ...]) -> HalfWrap:
     """Returns the left half of `template` laid on `surface`."""
-    chart = flatten(surface.verts, surface.faces, surface.midline, surface.rim)
     landmarks = landmark_verts(surface, ict_landmarks)
     size = wished_sizes(surface, landmarks)
-    curves = [Curve(surface.verts[ids], chart.flat[ids]) for ids in (surface.midline, surface.rim)]
-    used, faces, place = _coarse_to_fine(template, chart, curves, size)
+    chart = flatten(surface.verts, surface.faces, surface.midline, surface.rim, size)
+    curves = [chart.along_vertices(ids) for ids in (surface.midline, surface.rim)]
+    used, faces, place = _coarse_to_fine(template, chart, curves)
     lines = feature_lines(surface, chart, landmarks)
-    place, pins, chains = _lay_along(chart, curves, lines, faces, place, size, surface, landmarks)
-    x, flat, _ = positions(chart, curves, place)
+    place, pins, chains = _lay_along(chart, curves, lines, faces, place, surface, landmarks)
+    flat = lay(chart, curves, place).flat
     triangle, bary = place.triangle.copy(), place.bary.copy()
     guided = place.curve >= 0
     triangle[guided], bary[guided] = chart.locate(flat[guided])
@@ -79,7 +79,7 @@ def _half(template: Subdivision, level: int) -> tuple[Ints, Ints]:
 
 
 def _coarse_to_fine(
-    template: Subdivision, chart: Chart, curves: list[Curve], size: Floats
+    template: Subdivision, chart: Chart, curves: list[Curve]
 ) -> tuple[Ints, Ints, Placement]:
     sphere, parents = template.verts.double().numpy(), template.parents.numpy()
     arcs = np.zeros((len(sphere), 2))  # on midline and rim; the two junctions have both
@@ -103,8 +103,8 @@ def _coarse_to_fine(
         curve = np.where(on[0], MIDLINE, np.where(on[1], RIM, -1))
         arc = np.where(on[0], arcs[used, 0], arcs[used, 1])
         place = Placement(curve, arc, on.all(0), *chart.locate(flat[used]))
-        place = relax(chart, curves, faces, place, size, 300 * level, (0.15, 0.01))
-        flat[used] = positions(chart, curves, place)[1]
+        place = relax(chart, curves, faces, place, 300 * level, (0.15, 0.01))
+        flat[used] = lay(chart, curves, place).flat
         for k in (MIDLINE, RIM):
             moved = (place.curve == k) & ~place.fixed
             arcs[used[moved], k] = place.arc[moved]
@@ -117,12 +117,12 @@ def _lay_along(
     lines: list[FeatureLine],
     faces: Ints,
     place: Placement,
-    size: Floats,
     surface: HalfSurface,
     landmarks: dict[int, int],
 ) -> tuple[Placement, dict[int, int], list[Ints]]:
     """Draws chains of edges onto the feature lines and a vertex onto each landmark, then lets the rest settle."""
-    x, flat, _ = positions(chart, curves, place)
+    now = lay(chart, curves, place)
+    x, flat = now.points, now.flat
     middle = flat[faces].mean(1)
     on_midline = place.curve == MIDLINE
     first_line = len(curves)
@@ -132,8 +132,17 @@ def _lay_along(
     chains = []
     taken = (place.curve == RIM) | place.fixed
     for number, line in enumerate(lines):
-        chain, _ = chain_along(faces, inside(middle, closed_polygon(line)), on_midline)
-        s = _arcs_along(line, x[chain], flat[chain], chart.flat[[landmarks[k] for k in line.landmarks]])
+        if line.around < 0:
+            region = inside(middle, closed_polygon(line))
+        else:
+            region = np.isin(faces, chains[line.around]).any(1) | inside(middle, closed_polygon(line))
+        chain, _ = chain_along(faces, region, on_midline)
+        if line.around < 0:
+            s = _arcs_along(line, x[chain], flat[chain], chart.flat[[landmarks[k] for k in line.landmarks]])
+        else:
+            inner = chains[line.around]
+            goal = curves[first_line + line.around].at(arc[inner])[1]
+            s = _arcs_around(line, chain, inner, faces, goal), {}
         for k, i in s[1].items():
             pins[line.landmarks[k]] = int(chain[i])
         free = ~on_midline[chain]
@@ -151,23 +160,48 @@ def _lay_along(
     moved = np.zeros(len(x), bool)
     for c in range(first_line, len(curves)):
         on = curve == c
-        target[on] = curves[c].at(arc[on])[0]
+        target[on] = curves[c].at(arc[on])[1][:, :3]
         moved |= on
     for k, i in pins.items():
         target[i] = surface.verts[landmarks[k]]
         moved[i] = True
     who = np.flatnonzero(moved)
-    place = relax(chart, curves, faces, place, size, 1200, (0.05, 0.01), (who, target[who]), (0.1, 300.0))
-    place.curve, place.arc = curve, np.where(curve >= first_line, arc, place.arc)
+    place = relax(chart, curves, faces, place, 2000, (0.08, 0.02), (who, target[who]), (0.3, 50.0))
+    goal = place.copy()
+    goal.curve, goal.arc = curve, np.where(curve >= first_line, arc, place.arc)
     for k, i in pins.items():
-        place.fixed[i] = True
-        at = chart.flat[landmarks[k]][None]
+        goal.fixed[i] = True
         if curve[i] >= 0:
-            place.arc[i] = curves[curve[i]].nearest(at)[0]
+            goal.arc[i] = curves[curve[i]].nearest(chart.flat[landmarks[k]][None])[0]
         else:
-            place.triangle[i], place.bary[i] = _at_vertex(chart, landmarks[k])
-    place = relax(chart, curves, faces, place, size, 1500, (0.06, 0.005))
-    return place, pins, chains
+            goal.triangle[i], goal.bary[i] = _at_vertex(chart, landmarks[k])
+    place = _snap(chart, curves, faces, place, goal, who, target)
+    return relax(chart, curves, faces, place, 1500, (0.06, 0.005)), pins, chains
+
+
+def _snap(
+    chart: Chart, curves: list[Curve], faces: Ints, place: Placement, goal: Placement, who: Ints, target: Floats
+) -> Placement:
+    """Gives vertices their goals wherever no triangle turns over, and draws the rest nearer until all have theirs."""
+    left = who
+    for _ in range(10):
+        place = relax(chart, curves, faces, place, 300, (0.01, 0.001), (left, target[left]), (50.0, 5000.0))
+        before = place.copy()
+        for name in vars(place):
+            getattr(place, name)[left] = getattr(goal, name)[left]
+        waiting = np.zeros(len(place.arc), bool)
+        while True:
+            bad = signed_areas(lay(chart, curves, place).flat, faces) <= 0
+            back = np.setdiff1d(np.intersect1d(faces[bad], left), np.flatnonzero(waiting))
+            if not len(back):
+                break
+            waiting[back] = True
+            for name in vars(place):
+                getattr(place, name)[back] = getattr(before, name)[back]
+        left = np.flatnonzero(waiting)
+        if not len(left):
+            return place
+    raise ValueError(f"{len(left)} vertices do not reach their feature lines without a fold")
 
 
 def _at_vertex(chart: Chart, v: int) -> tuple[int, Floats]:
@@ -184,6 +218,7 @@ def _arcs_along(line: FeatureLine, chain: Floats, flat: Floats, landmarks: Float
     curve = line.curve
     total = curve.arc[-1]
     s = curve.nearest(flat)
+    step = np.linalg.norm(np.roll(chain, -1, axis=0) - chain, axis=1)
     marks = curve.nearest(landmarks)
     gaps = np.linalg.norm(flat[:, None] - landmarks, axis=2)
     chosen: dict[int, int] = {}
@@ -196,7 +231,6 @@ def _arcs_along(line: FeatureLine, chain: Floats, flat: Floats, landmarks: Float
     # Between landmarks keep the proportions of the chain's own edges.
     stops = sorted((i, marks[k]) for k, i in chosen.items())
     result = s.copy()
-    step = np.linalg.norm(np.roll(chain, -1, axis=0) - chain, axis=1)
     pairs = list(zip(stops, stops[1:], strict=False))
     if curve.closed:
         pairs.append((stops[-1], (stops[0][0] + len(chain), stops[0][1])))
@@ -211,3 +245,20 @@ def _arcs_along(line: FeatureLine, chain: Floats, flat: Floats, landmarks: Float
         if not curve.closed:
             result[index[-1]] = b
     return (np.mod(result, total) if curve.closed else result), chosen
+
+
+def _arcs_around(line: FeatureLine, chain: Ints, inner: Ints, faces: Ints, goal: Floats) -> Floats:
+    """Arc lengths for a chain around another one: beside the inner vertices that it shares edges with, spread a bit."""
+    curve, total = line.curve, line.curve.arc[-1]
+    index, beside = [], []
+    for i, v in enumerate(chain):
+        near = np.isin(inner, faces[(faces == v).any(1)])
+        if near.any():
+            index.append(i)
+            beside.append(goal[near].mean(0))
+    known = np.unwrap(curve.nearest(np.array(beside)[:, 6:]), period=total)
+    turn = np.sign(known[-1] - known[0]) * total
+    s = np.interp(np.arange(len(chain)), [*index, index[0] + len(chain)], [*known, known[0] + turn])
+    even = turn * np.arange(len(chain)) / len(chain)
+    result: Floats = np.mod(0.7 * s + 0.3 * (even + (s - even).mean()), total)
+    return result
