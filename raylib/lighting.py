@@ -4,9 +4,9 @@ All light lives in the space of the vertices and normals it is used with, which 
 
 Spherical harmonics of order 2 describe the radiance that arrives from a direction by nine coefficients a channel, in
 the order (l, m) = (0,0) (1,-1) (1,0) (1,1) (2,-2) (2,-1) (2,0) (2,1) (2,2). Radiance 1 from everywhere is the first
-coefficient sqrt(4 pi) alone. A matte surface keeps of the l-th band the factor A_l = pi, 2 pi / 3, pi / 4 (Ramamoorthi
-and Hanrahan, "An efficient representation for irradiance environment maps", SIGGRAPH 2001), so that nine numbers are
-all it sees of smooth light to within a few per cent.
+coefficient sqrt(4 pi) alone. A matte surface keeps of the l-th band the factor A_l = pi, 2 pi / 3, pi / 4
+(Ramamoorthi and Hanrahan, "An efficient representation for irradiance environment maps", SIGGRAPH 2001), so that nine
+numbers are nearly all it sees of any distant light.
 
 Shading is irradiance over pi: what a white matte surface reflects. Color = albedo * shading.
 
@@ -62,7 +62,7 @@ def lambert_transfer(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
 
 @lru_cache(maxsize=8)
 def sphere_directions(count: int = 256) -> Float[Tensor, "s 3"]:
-    """Returns `count` unit vectors spread evenly over the sphere (a Fibonacci spiral), each for the same solid angle."""
+    """Returns `count` unit vectors spread evenly over the sphere: a Fibonacci spiral."""
     i = torch.arange(count, dtype=torch.float64) + 0.5
     z = 1 - 2 * i / count
     angle = i * math.pi * (3 - math.sqrt(5))

@@ -92,7 +92,7 @@ def _cast_parallel_rays(part, parts, verts, normals, faces, directions, extent, 
                     ei = (uj - u[v]) * (wk - w[v]) - (wj - w[v]) * (uk - u[v])
                     ej = (uk - u[v]) * (wi - w[v]) - (wk - w[v]) * (ui - u[v])
                     ek = area - ei - ej
-                    if (ei > 0) | (ej > 0) | (ek > 0) or v == i or v == j or v == k:
+                    if (ei > 0) | (ej > 0) | (ek > 0) or v in (i, j, k):
                         continue
                     if (ei * height[i] + ej * height[j] + ek * height[k]) / area > height[v] + bias:
                         visible[s, v] = False

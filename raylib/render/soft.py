@@ -24,7 +24,8 @@ from raylib.mesh import vertex_normals
 from raylib.parallel import run_parts, thread_count
 from raylib.render.binning import bin_faces
 from raylib.render.interface import choose_backend
-from raylib.render.soft_kernels import MIN_BACKGROUND, add_corners, soft_backward, soft_forward
+from raylib.render.soft_grad_kernels import add_corners, soft_backward
+from raylib.render.soft_kernels import MIN_BACKGROUND, soft_forward
 
 _REACH = math.log(1 / 1e-4 - 1)
 """A face reaches as far as its coverage is above 1e-4: squared distance over sigma."""
@@ -36,20 +37,22 @@ class SoftSettings:
 
     Attributes:
         image_size: height and width in pixels.
-        sigma_px2: width of the silhouettes' coverage, squared pixels; 0.4 blurs over about one pixel.
-        gamma: depth over which the weight of a face behind another falls by e, in the unit of the vertices.
+        sigma_px2: width of the silhouettes' coverage, squared pixels; PyTorch3D's usual 1e-4 is 0.41 at 128 pixels.
+        gamma: depth over which the weight of a face behind another falls by e, in the unit of the vertices. Well
+            below a pixel's depth on a slope it lets the nearest face within reach hide the one under the pixel.
         z_far: depth of the background, in the unit of the vertices.
-        composite: "over" mixes the faces' colour with the background by coverage, so that the colour's loss moves the
-            silhouette; "softmax" is PyTorch3D's `softmax_rgb_blend`, where the background shows only where no face
-            reaches.
+        composite: "over" mixes the faces' colour with the background by coverage, which is one wherever a face is
+            and falls outside the silhouette, so that a loss on colours moves the silhouette; "softmax" is PyTorch3D's
+            `softmax_rgb_blend`, where the background shows only where no face reaches and coverage is below one at
+            every edge.
         light_at: "vertices" or "pixels"; highlights need pixels.
         backend: "numba" or "pytorch3d"; None chooses by the device.
         faces_per_pixel: faces that the pytorch3d backend blends; the numba backend blends all.
     """
 
     image_size: tuple[int, int]
-    sigma_px2: float = 0.4
-    gamma: float = 0.5
+    sigma_px2: float = 0.2
+    gamma: float = 3.0
     z_far: float = 10_000.0
     composite: str = "over"
     light_at: str = "vertices"
@@ -99,9 +102,10 @@ class _SoftBlend(torch.autograd.Function):
         counts = np.full(n_images, n_faces, np.int64)
         grid = bin_faces(face_verts, first_face, counts, columns, rows, reach, False, threads, order)
         out = np.empty((n_images, height, width, n_channels + 2), np.float32)
-        aux = np.empty((n_images, height, width, 2), np.float32)
+        aux = np.empty((n_images, height, width, 3), np.float32)
         scene = (face_verts, packed, grid.boxes, grid.face_lists, grid.offsets, columns, rows)
-        softness = (np.float32(reach), np.float32(settings.sigma_px2), np.float32(settings.gamma))
+        one_sided = settings.composite == "over"
+        softness = (np.float32(reach), np.float32(settings.sigma_px2), np.float32(settings.gamma), one_sided)
         tiles = (n_images, grid.tile_columns, grid.tile_rows)
         run_parts(soft_forward, threads, *scene, *softness, np.float32(settings.z_far), *tiles, out, aux)
         ctx.scene, ctx.softness, ctx.tiles, ctx.aux, ctx.corners = scene, softness, tiles, aux, corners
@@ -148,6 +152,31 @@ class _GatherCorners(torch.autograd.Function):
         return torch.from_numpy(total), None
 
 
+class _SumAtVerts(torch.autograd.Function):
+    """Adds values of the corners of faces up at their vertices: the adjoint of `_GatherCorners`."""
+
+    @staticmethod
+    def forward(ctx: Any, corners: Tensor, faces: Tensor, n_verts: int) -> Tensor:
+        ctx.faces = faces
+        n_images, n_channels = corners.shape[0], corners.shape[3]
+        total = np.zeros((n_images, n_verts, n_channels), np.float32)
+        add_corners(corners.detach().contiguous().numpy().reshape(-1, 3 * n_channels), faces.numpy(), n_images, total)
+        return torch.from_numpy(total)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.from_numpy(grads[0].numpy()[:, ctx.faces.numpy()]), None, None
+
+
+def _vertex_normals(verts: Tensor, faces: Tensor) -> Tensor:
+    """The normals of `mesh.vertex_normals`, with the kernels above on the CPU."""
+    if verts.device.type != "cpu":
+        return vertex_normals(verts, faces)
+    a, b, c = _GatherCorners.apply(verts, faces).unbind(2)
+    cross = torch.linalg.cross(b - a, c - a)[:, :, None]
+    return normalize(_SumAtVerts.apply(cross.expand(-1, -1, 3, -1), faces, verts.shape[1]), dim=2)
+
+
 def _blend_fragments(verts: Tensor, attributes: Tensor, faces: Tensor, settings: SoftSettings) -> Tensor:
     """The same picture from PyTorch3D's fragments: the formula at the top of `soft_kernels`, K faces a pixel."""
     from raylib.render.pytorch3d_backend import rasterize_pixel_verts
@@ -158,7 +187,10 @@ def _blend_fragments(verts: Tensor, attributes: Tensor, faces: Tensor, settings:
     packed = attributes.reshape(-1, 3, attributes.shape[3])
     corners = packed[fragments.pix_to_face.clamp(min=0)]
     values = (corners * fragments.bary_coords[..., None]).sum(-2) * hit[..., None]
-    prob = torch.sigmoid(-fragments.dists / settings.sigma_px2) * hit
+    prob = torch.sigmoid(-fragments.dists / settings.sigma_px2)
+    if settings.composite == "over":
+        prob = torch.where(fragments.dists < 0, 1.0, 2 * prob)
+    prob = prob * hit
     depth = torch.where(hit, fragments.zbuf, settings.z_far)
     nearest = depth.min(-1, keepdim=True).values.clamp(max=settings.z_far)
     weight = prob * torch.exp((nearest - depth) / settings.gamma)
@@ -192,7 +224,7 @@ class SoftRenderer:
         light: Light | None = None,
         albedo: Float[Tensor, "b v 3"] | None = None,
         texture: Float[Tensor, "b 3 th tw"] | None = None,
-        background: Float[Tensor, "..."] | None = None,
+        background: Float[Tensor, ...] | None = None,
         transfer: Float[Tensor, "b v 9"] | None = None,
     ) -> RenderedImage:
         """Returns the pictures, differentiable in everything given.
@@ -207,14 +239,17 @@ class SoftRenderer:
             transfer: self-shadow of the vertices (see `raylib.lighting`); without it nothing is shadowed.
 
         Raises:
-            ConfigError: neither or both of `albedo` and `texture` are given, or there is no `face_uv` for a texture.
+            ConfigError: neither or both of `albedo` and `texture` are given, there is no `face_uv` for a texture, or
+                the vertices are not single precision.
             RaylibError: a vertex is NaN, or infinite in front of the camera.
         """
         if (albedo is None) == (texture is None):
             raise ConfigError("albedo and texture are both given or both absent, expected one of them")
         if texture is not None and self.face_uv is None:
             raise ConfigError("face_uv is None, expected texture coordinates because a texture is given")
-        normals = vertex_normals(verts, self.faces)
+        if verts.dtype != torch.float32:
+            raise ConfigError(f"verts is {verts.dtype}, expected torch.float32")
+        normals = _vertex_normals(verts, self.faces)
         eye = -(camera.R.transpose(1, 2) @ camera.T[:, :, None])[..., 0]
         in_pixels = self.settings.light_at == "pixels"
         parts: dict[str, Tensor] = {}
