@@ -2,11 +2,15 @@
 
 from raylib.render.interface import BACKENDS, Fragments, PixelFragments, choose_backend
 from raylib.render.rasterizer import rasterize, rasterize_face_verts, rasterize_pixels
+from raylib.render.soft import RenderedImage, SoftRenderer, SoftSettings
 
 __all__ = [
     "BACKENDS",
     "Fragments",
     "PixelFragments",
+    "RenderedImage",
+    "SoftRenderer",
+    "SoftSettings",
     "choose_backend",
     "rasterize",
     "rasterize_face_verts",

@@ -18,10 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raylib.errors import RaylibError
-from raylib.render.parallel import run_parts
-
-KERNEL = {"cache": True, "nogil": True, "error_model": "numpy"}
-"""Options of every kernel: cached on disk, free of the GIL, IEEE division, nothing reassociated or fused."""
+from raylib.parallel import KERNEL, run_parts
 
 TILE = 8
 """Edge of a tile in pixels; a row of a tile fills one vector register of eight floats."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from jaxtyping import Float, Int
 from pytorch3d.renderer import MeshRasterizer as Pytorch3dRasterizer
+from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
 from pytorch3d.renderer.mesh.rasterizer import Fragments as Pytorch3dFragments
 from pytorch3d.structures import Meshes
+from torch import Tensor
 
-from raylib.render.interface import choose_backend
+from raylib.render.interface import Fragments, choose_backend
 from raylib.render.rasterizer import rasterize
 
 
@@ -52,3 +56,33 @@ class MeshRasterizer(Pytorch3dRasterizer):
                 cull_to_frustum=settings.cull_to_frustum,
             )
         )  # fmt: skip
+
+
+def rasterize_pixel_verts(
+    verts: Float[Tensor, "b v 3"],
+    faces: Int[Tensor, "f 3"],
+    image_size: tuple[int, int],
+    blur_radius_px2: float,
+    faces_per_pixel: int,
+) -> Fragments:
+    """Returns PyTorch3D's fragments of vertices in our pixels and depth, with distances in squared pixels.
+
+    Perspective-correct and clipped to the faces, differentiable in the vertices, on any device.
+
+    Args:
+        verts: x and y in pixels (see `raylib.camera`) and depth.
+        faces: triangles, the same for every image.
+        image_size: height and width in pixels.
+        blur_radius_px2: squared distance in pixels up to which a face reaches beyond its edges.
+        faces_per_pixel: faces kept per pixel.
+    """
+    height, width = image_size
+    px_per_ndc = min(height, width) / 2  # the shorter axis spans [-1, 1]; both axes run against ours
+    center = verts.new_tensor([width / 2, height / 2])
+    ndc = torch.cat([(center - verts[..., :2]) / px_per_ndc, verts[..., 2:]], dim=-1)
+    meshes = Meshes(ndc, faces.expand(len(verts), -1, -1))
+    pix_to_face, zbuf, bary_coords, dists = rasterize_meshes(
+        meshes, image_size, blur_radius_px2 / px_per_ndc**2, faces_per_pixel, perspective_correct=True,
+        clip_barycentric_coords=True,
+    )  # fmt: skip
+    return Fragments(pix_to_face, zbuf, bary_coords, dists * px_per_ndc**2)

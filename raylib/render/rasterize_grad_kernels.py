@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from raylib.render.binning import KERNEL
+from raylib.parallel import KERNEL
 from raylib.render.rasterize_kernels import AREA_EPSILON, MIN_BARY_SUM, MIN_DENOMINATOR, MIN_EDGE_SQUARED
 
 LANES = 8

@@ -18,7 +18,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from raylib.render.binning import KERNEL, TILE
+from raylib.parallel import KERNEL
+from raylib.render.binning import TILE
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)

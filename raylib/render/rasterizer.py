@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylib.errors import ConfigError
+from raylib.parallel import run_parts, thread_count
 from raylib.render.binning import TileGrid, bin_faces, ndc_pixel_centers
 from raylib.render.interface import Fragments, PixelFragments
-from raylib.render.parallel import run_parts, thread_count
 from raylib.render.rasterize_grad_kernels import rasterize_backward
 from raylib.render.rasterize_kernels import rasterize_tiles
 

@@ -14,6 +14,9 @@ from typing import Any
 
 import torch
 
+KERNEL = {"cache": True, "nogil": True, "error_model": "numpy"}
+"""Options of every Numba kernel: cached on disk, free of the GIL, IEEE division, nothing reassociated or fused."""
+
 _pools: dict[int, ThreadPoolExecutor] = {}
 """The pool of each process id: a forked child finds its parent's entry, whose threads it lacks, and makes its own."""
 
