@@ -122,4 +122,4 @@ def _side_view(mesh: PreviewMesh, yaw_deg: float, textured: bool) -> Float[np.nd
         paint_texture(pix_to_face, bary, mesh.faces, mesh.uv, mesh.texture, image)
     else:
         _paint(image, verts_px, mesh.faces, _clay(mesh.normals @ turn.T))
-    return sum(image[y::_SUPERSAMPLING, x::_SUPERSAMPLING] for y, x in _SUBPIXELS) / np.float32(len(_SUBPIXELS))
+    return np.mean([image[y::_SUPERSAMPLING, x::_SUPERSAMPLING] for y, x in _SUBPIXELS], axis=0)
