@@ -6,9 +6,15 @@ import sys
 from importlib import import_module
 
 from raylib.cli import main
-from raylib.config import BenchmarkPicturesConfig, BenchmarkRenderConfig, BenchmarkYaleBConfig
+from raylib.config import (
+    BenchmarkPicturesConfig,
+    BenchmarkReconstructConfig,
+    BenchmarkRenderConfig,
+    BenchmarkYaleBConfig,
+)
 
 BENCHMARKS = {
+    "reconstruct": BenchmarkReconstructConfig,
     "render": BenchmarkRenderConfig,
     "pictures": BenchmarkPicturesConfig,
     "yale_b": BenchmarkYaleBConfig,

@@ -166,6 +166,28 @@ class ReconstructConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkReconstructConfig:
+    """Timing the reconstruction job: a plain loop over its stages on one core, then the whole job on Ray.
+
+    Attributes:
+        input: folder of photographs, at least some dozens.
+        work: folder for the results of the measured runs; must not exist.
+        output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
+        images: photographs that the plain loop takes.
+        detector: face detector; the CNN costs a second for each photograph that it looks at.
+    """
+
+    input: str
+    work: str = "out/benchmark_reconstruct"
+    output: str = "out/benchmark_reconstruct.json"
+    images: int = 48
+    detector: DetectorChoice = "hog"
+
+    def __post_init__(self) -> None:
+        _require(self.images >= 1, "images", self.images, "at least 1")
+
+
+@dataclass(frozen=True)
 class BenchmarkRenderConfig:
     """Timing our renderer against PyTorch3D, alternating in one process.
 

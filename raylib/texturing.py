@@ -25,7 +25,7 @@ VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
 
 _GAIN_GRID = 16  # cells a side of the grid on which the light of both sides is compared
-_MAX_LOG_GAIN = 0.7
+_MAX_LOG_GAIN = 0.35
 _OUTLINE_PX = 4  # of the depth buffer: the photograph's colours fade out this far from the mesh's outline
 _ZBUFFER_PX = 256  # side of the depth buffer of the occlusion test, laid over the face
 

@@ -10,7 +10,9 @@ import math
 import os
 import pickle
 import platform
+import socket
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -73,10 +75,9 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
     todo = [path for path in paths if source.shown(path) not in done]
     if len(todo) < len(paths):
         console.print(f"{len(paths) - len(todo)} of {len(paths)} images are done already")
-    if todo:
-        _run_pipeline(config, source, output, model, digest, todo, console)
+    rate = _run_pipeline(config, source, output, model, digest, todo, console) if todo else None
     table = read_rows(output, ["image_uri", "status", "face_index"])
-    record = _run_record(config, digest, model, table, started, len(todo))
+    record = _run_record(config, digest, model, table, started, len(todo), rate)
     output.write_bytes("run.json", json.dumps(record, indent=2, default=str).encode())
     print_summary(console, output, record)
     return 0
@@ -121,7 +122,8 @@ def _run_pipeline(
     digest: str,
     paths: list[str],
     console: Console,
-) -> None:
+) -> float | None:
+    """Runs the stages over the images and returns the images a second after the first shard, start-up aside."""
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -168,7 +170,7 @@ def _run_pipeline(
     )
     counts: Counter[str] = Counter()
     faces = 0
-    begun = time.perf_counter()
+    finished: list[tuple[float, int]] = []  # when a shard was done, and its images
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("images", total=len(paths), detail="starting")
         for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -176,9 +178,17 @@ def _run_pipeline(
                 counts += pickle.loads(row["counts"])
                 faces += row["faces"]
                 failed = sum(counts.values()) - counts["ok"] - counts["no_face"]
-                rate = sum(counts.values()) / (time.perf_counter() - begun)
-                detail = f"{faces} faces, {failed} failed, {rate:.1f} images/s"
+                finished.append((time.perf_counter(), row["images"]))
+                rate = _rate(finished)
+                detail = f"{faces} faces, {failed} failed" + (f", {rate:.1f} images/s" if rate else "")
                 progress.update(bar, advance=row["images"], detail=detail)
+    return _rate(finished)
+
+
+def _rate(finished: list[tuple[float, int]]) -> float | None:
+    """Returns images a second from the first shard's end on, None before a second one."""
+    seconds = finished[-1][0] - finished[0][0]
+    return sum(images for _, images in finished[1:]) / seconds if seconds > 0 else None
 
 
 def _start_ray() -> None:
@@ -187,15 +197,29 @@ def _start_ray() -> None:
 
     if not ray.is_initialized():
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-        try:
+        if os.environ.get("RAY_ADDRESS") or _local_cluster_answers():
             ray.init(address="auto", **quiet)
-        except ConnectionError:
+        else:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             # Two logical CPUs at least, since two stages run side by side.
-            ray.init(num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
+            ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _local_cluster_answers() -> bool:
+    """Tells whether the cluster that `ray start` noted on this machine still runs.
+
+    Ray itself would wait for minutes for one that was killed and could not remove its note.
+    """
+    note = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    try:
+        host, port = note.read_text().strip().rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=2):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _git_commit() -> str | None:
@@ -209,7 +233,13 @@ def _git_commit() -> str | None:
 
 
 def _run_record(
-    config: ReconstructConfig, digest: str, model: LinearFaceModel, table: pa.Table, started: float, processed: int
+    config: ReconstructConfig,
+    digest: str,
+    model: LinearFaceModel,
+    table: pa.Table,
+    started: float,
+    processed: int,
+    rate: float | None,
 ) -> dict[str, Any]:
     first_rows = {}
     faces = 0
@@ -234,6 +264,7 @@ def _run_record(
         "images_by_status": {s: counts[s] for s in STATUSES if counts[s]},
         "processed_in_this_run": processed,
         "seconds": round(seconds, 3),
+        "images_per_second": None if rate is None else round(rate, 3),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "git_commit": _git_commit(),
         "versions": {"physface": __version__, "python": platform.python_version()}

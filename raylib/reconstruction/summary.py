@@ -36,7 +36,8 @@ def print_summary(console: Console, output: Location, record: dict[str, Any]) ->
     totals = ", ".join(f"{count} {status}" for status, count in record["images_by_status"].items())
     console.print(f"{record['images']} images ({totals}), {record['faces']} faces")
     done, seconds = record["processed_in_this_run"], record["seconds"]
-    console.print(f"{done} images processed now, in {seconds:.1f} s including start-up")
+    rate = f", {record['images_per_second']:.1f} images/s after it" if record["images_per_second"] else ""
+    console.print(f"{done} images processed now, in {seconds:.1f} s including start-up{rate}")
     where = output.shown(output.path)
     console.print(f"rows      {where}/faces/*.parquet", soft_wrap=True, highlight=False)
     console.print(f"meshes    {where}/meshes/", soft_wrap=True, highlight=False)
