@@ -12,7 +12,8 @@ from scipy.spatial import cKDTree
 
 from raylib.mesh import boundary_edges, hemisphere
 from raylib.morphable import REGIONS, load_prior
-from raylib.wrapping.build import LANDMARKS, build_prior, read_ict, scan_vertices
+from raylib.wrapping.build import build_prior, scan_vertices
+from raylib.wrapping.ict import LANDMARKS, read_ict
 from raylib.wrapping.measure import cross_products, point_to_mesh_mm, smallest_angles_deg
 from raylib.wrapping.relax import flatten, signed_areas
 from raylib.wrapping.source import half_surface
