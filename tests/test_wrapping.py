@@ -106,12 +106,12 @@ def test_landmarks_are_distinct_and_symmetric(prior):
 
 
 def test_no_folds_in_random_people(prior):
-    """No triangle turns more than a right angle away from the mean's, and none loses its area."""
+    """Hardly ever does a triangle turn a right angle away from the mean's (inside the mouth); none loses its area."""
     faces = prior.faces.numpy()
     mean = cross_products(prior.mean.double().numpy(), faces)
     people = cross_products(prior.verts(random_people(prior, 200)).double().numpy(), faces)
-    facing = (people * mean).sum(2)
-    assert (facing <= 0).sum(1).mean() < 0.5
+    folded = ((people * mean).sum(2) <= 0).sum(1)
+    assert folded.mean() < 0.1 and folded.max() <= 4
     assert np.linalg.norm(people, axis=2).min() > 1e-3
 
 
