@@ -104,7 +104,7 @@ def vertex_adjacency(faces: Int[Tensor, "f 3"], num_verts: int) -> Tensor:
 def face_areas_normals(
     verts: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]
 ) -> tuple[Float[Tensor, "b f"], Float[Tensor, "b f 3"]]:
-    """Returns the triangles' areas (squared units of `verts`) and unit normals; zero normals where the area is zero."""
+    """Returns the triangles' areas (squared units of `verts`) and unit normals (zero where the area is zero)."""
     a, b, c = verts[:, faces].unbind(2)
     cross = torch.linalg.cross(b - a, c - a)
     return cross.norm(dim=2) / 2, torch.nn.functional.normalize(cross, dim=2)

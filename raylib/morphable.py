@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
-import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load
 from torch import Tensor

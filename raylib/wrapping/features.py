@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,8 @@ MIDLINE_LANDMARKS = (8, 27, 28, 29, 30, 33, 51, 57, 62, 66)
 SIZES = (
     # wished edge length at the feature, mm (relative: the number of vertices is given), landmarks of the line
     (0.85, (42, 43, 44, 45, 46, 47, 42)),
-    (1.0, (62, 63, 64, 65, 66)),
+    (0.85, (62, 63, 64, 65, 66)),
+    (0.8, (54, 64)),
     (1.2, (51, 52, 53, 54, 55, 56, 57)),
     (1.2, (33, 34, 35)),
     (1.9, (27, 28, 29, 30)),
@@ -72,7 +74,7 @@ def wished_sizes(surface: HalfSurface, landmarks: dict[int, int]) -> Floats:
     lines += [(NOSE_WING_SIZE_MM, np.array(NOSE_WING_MM)), (RIM_SIZE_MM, surface.verts[surface.rim])]
     for size, line in lines:
         t = np.linspace(0, 1, 20)[:, None]
-        dense = np.concatenate([a + t * (b - a) for a, b in zip(line, line[1:], strict=False)])
+        dense = np.concatenate([a + t * (b - a) for a, b in itertools.pairwise(line)])
         h = np.minimum(h, size + GROWTH * cKDTree(dense).query(surface.verts)[0])
     return h
 
@@ -102,10 +104,9 @@ def _smooth(points: Floats, flat_end: int) -> Floats:
     t = np.r_[0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1) ** 0.5)]
     spline = []
     for axis in range(2):
-        bc: list[object] = [(2, 0.0), (2, 0.0)]
-        if axis == 1:
-            bc[flat_end] = (1, 0.0)
-        spline.append(CubicSpline(t, points[:, axis], bc_type=tuple(bc)))
+        # Along y the slope vanishes at the midline: the mirrored half goes on smoothly.
+        ends = [(2, 0.0), (1 if axis == 1 else 2, 0.0)]
+        spline.append(CubicSpline(t, points[:, axis], bc_type=tuple(ends[:: 1 if flat_end else -1])))  # type: ignore[arg-type]
     s = np.linspace(0, t[-1], 40)
     return np.stack([f(s) for f in spline], axis=1)
 
@@ -122,7 +123,7 @@ def inside(flat: Floats, polygon: Floats) -> NDArray[np.bool_]:
 
 
 def closed_polygon(line: FeatureLine) -> Floats:
-    """Returns the line as a polygon of the flat map; an open one is closed beyond the midline, by its mirror image."""
+    """Returns the line as a polygon of the flat map; an open one is closed by its mirror image."""
     flat = line.curve.flat
     return flat if line.curve.closed else np.concatenate([flat, flat[::-1] * [-1, 1]])
 

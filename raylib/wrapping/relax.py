@@ -7,6 +7,7 @@ template still lies on it without folds.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,7 +41,7 @@ class Chart:
         faces: triangles.
         flat: positions of the vertices in the plane; no triangle is turned over.
         across: for each triangle the one across the side opposite each corner, -1 at the boundary.
-        embedding: positions, smoothed unit normals times `NORMAL_MM`, and `flat`. Triangles that are equilateral in the
+        embedding: positions, smoothed unit normals times `NORMAL_MM`, and `flat`. Triangles equilateral in the
             first six are small across creases and long beside them (Levy and Bonneel 2013, Variational anisotropic
             surface meshing).
         size_mm: wished edge length at each vertex.
@@ -102,7 +103,7 @@ class Chart:
     def along(self, flat: Floats, closed: bool = False) -> Curve:
         """Returns the curve on the source that is a polyline in the flat map, finely sampled."""
         t = np.linspace(0, 1, 30)[1:, None]
-        dense = np.concatenate([flat[:1]] + [a + t * (b - a) for a, b in zip(flat, flat[1:], strict=False)])
+        dense = np.concatenate([flat[:1]] + [a + t * (b - a) for a, b in itertools.pairwise(flat)])
         triangle, bary = self.locate(dense)
         points = self.at(self.verts, triangle, bary)
         keep = [0]
@@ -199,13 +200,13 @@ def flatten(verts: Floats, faces: Ints, midline: Ints, rim: Ints, size_mm: Float
     n = len(verts)
     rows, cols, vals = [], [], []
     for k in range(3):
-        i, j, l = faces[:, k], faces[:, (k + 1) % 3], faces[:, (k + 2) % 3]
-        a, b = verts[j] - verts[i], verts[l] - verts[i]
+        i, j, m = faces[:, k], faces[:, (k + 1) % 3], faces[:, (k + 2) % 3]
+        a, b = verts[j] - verts[i], verts[m] - verts[i]
         la, lb = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
         cos = np.clip((a * b).sum(1) / (la * lb), -1, 1)
         tan = np.sqrt((1 - cos) / (1 + cos))  # tangent of half the angle at i
         rows += [i, i]
-        cols += [j, l]
+        cols += [j, m]
         vals += [tan / la, tan / lb]
     weights = sp.csr_matrix((np.concatenate(vals), (np.concatenate(rows), np.concatenate(cols))), shape=(n, n))
     # At the midline the mirror image doubles every neighbour off it; those on it have a triangle on either side too.
@@ -381,7 +382,7 @@ def relax(
     """Returns a placement of lower energy: the mean symmetric Dirichlet energy of the template's triangles.
 
     Each triangle is compared, in the chart's embedding, with an equilateral one of the wished size, up to one common
-    factor. Steps are Adam's with one scale a vertex; vertices whose triangles would turn over in the flat map go back.
+    factor. Steps are Adam's with one scale a vertex; vertices whose triangles would turn over in the flat map return.
 
     Args:
         chart: the source surface.

@@ -8,6 +8,7 @@ linear combination of ICT vertices, so that it follows all of the model's modes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ OUTLINE_MM = (
     (16.0, -109.0, -22.0),
     (0.0, -111.0, -19.0),
 )
-"""Points of the cut on the mean face's left half, forehead to throat: hairline, temple, before the ear, below the jaw."""
+"""Points of the cut on the mean face's left half, from the forehead's hairline to the throat."""
 
 OUTLINE_CENTRE_MM = (0.0, -20.0, -75.0)
 """The cut is a star-shaped curve in the directions from this point."""
@@ -143,7 +144,7 @@ def _ladder(
             t = [k / steps for k in range(1, steps)]
             columns.append([a, *(rows.add({a: 1 - x, b: x}) for x in t), b])
     triangles = []
-    for left, right in zip(columns, columns[1:], strict=False):
+    for left, right in itertools.pairwise(columns):
         for k in range(steps):
             p, q, r, s = left[k], left[k + 1], right[k + 1], right[k]
             triangles += [t for t in ((p, q, r), (p, r, s)) if len(set(t)) == 3]
@@ -158,7 +159,7 @@ def _onto_eyeball(head: IctHead, motion: sp.csr_matrix, eye: Ints, ring: Ints) -
     system = np.c_[2 * points, np.ones(len(points))]
     centre = np.linalg.lstsq(system, (points**2).sum(1), rcond=None)[0][:3]
     ruled = motion @ head.verts
-    foot = sp.lil_matrix((len(ruled), len(head.verts)))
+    hits = sp.lil_matrix((len(ruled), len(head.verts)))
     a, b, c = (head.verts[triangles[:, k]] - centre for k in range(3))
     basis = np.linalg.inv(np.stack([a, b, c], axis=2))  # direction = basis^-1 @ barycentric, up to scale
     for v in np.union1d(eye, ring):
@@ -166,8 +167,8 @@ def _onto_eyeball(head: IctHead, motion: sp.csr_matrix, eye: Ints, ring: Ints) -
         reach = 1 / np.maximum(bary.sum(1), 1e-12)  # how far along the ray the triangle's plane lies
         hit = (bary > -1e-9).all(1) & (bary.sum(1) > 0)
         best = int(np.argmax(np.where(hit, reach, -1)))
-        foot[v, triangles[best]] = bary[best] / bary[best].sum()
-    foot = foot.tocsr()
+        hits[v, triangles[best]] = bary[best] / bary[best].sum()
+    foot = hits.tocsr()
     inner = np.setdiff1d(eye, ring)
     keep = sp.diags(np.isin(np.arange(len(ruled)), inner).astype(float))
     onto_lid = sp.identity(len(head.verts), format="csr") - foot[: len(head.verts)]
@@ -186,7 +187,9 @@ def _clipped(
     """Cuts along the outline, drops what lies outside, and renumbers."""
     inside = _inside_outline(verts)
     inside[np.abs(inside) < 1e-3] = 1e-3
-    out, out_kind, new, cut_of = [], [], [], {}
+    out, out_kind = [], []
+    new: list[tuple[int, int, float]] = []
+    cut_of: dict[tuple[int, int], int] = {}
 
     def crossing(a: int, b: int) -> int:
         key = (min(a, b), max(a, b))
@@ -217,7 +220,7 @@ def _clipped(
 
     # Keep the piece that carries the lids: the outline's cone also meets the back of the ear and the neck.
     graph = sp.coo_matrix(
-        (np.ones(len(tris) * 3), (tris.ravel(), np.roll(tris, -1, 1).ravel())), shape=[len(verts)] * 2
+        (np.ones(len(tris) * 3), (tris.ravel(), np.roll(tris, -1, 1).ravel())), shape=(len(verts), len(verts))
     )
     label = sp.csgraph.connected_components(graph, directed=False)[1]
     keep = label[tris[:, 0]] == label[ring[0]]

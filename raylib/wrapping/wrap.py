@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,9 +79,7 @@ def _half(template: Subdivision, level: int) -> tuple[Ints, Ints]:
     return used, np.searchsorted(used, faces)
 
 
-def _coarse_to_fine(
-    template: Subdivision, chart: Chart, curves: list[Curve]
-) -> tuple[Ints, Ints, Placement]:
+def _coarse_to_fine(template: Subdivision, chart: Chart, curves: list[Curve]) -> tuple[Ints, Ints, Placement]:
     sphere, parents = template.verts.double().numpy(), template.parents.numpy()
     arcs = np.zeros((len(sphere), 2))  # on midline and rim; the two junctions have both
     flat = np.zeros((len(sphere), 2))
@@ -102,7 +101,7 @@ def _coarse_to_fine(
             arcs[new] = arcs[parents[new]].mean(1)
         curve = np.where(on[0], MIDLINE, np.where(on[1], RIM, -1))
         arc = np.where(on[0], arcs[used, 0], arcs[used, 1])
-        place = Placement(curve, arc, on.all(0), *chart.locate(flat[used]))
+        place = Placement(curve, arc, on[0] & on[1], *chart.locate(flat[used]))
         place = relax(chart, curves, faces, place, 300 * level, (0.15, 0.01))
         flat[used] = lay(chart, curves, place).flat
         for k in (MIDLINE, RIM):
@@ -129,7 +128,7 @@ def _lay_along(
     curves += [line.curve for line in lines]
     curve, arc = place.curve.copy(), place.arc.copy()
     pins: dict[int, int] = {}
-    chains = []
+    chains: list[Ints] = []
     taken = (place.curve == RIM) | place.fixed
     for number, line in enumerate(lines):
         if line.around < 0:
@@ -141,8 +140,8 @@ def _lay_along(
             s = _arcs_along(line, x[chain], flat[chain], chart.flat[[landmarks[k] for k in line.landmarks]])
         else:
             inner = chains[line.around]
-            goal = curves[first_line + line.around].at(arc[inner])[1]
-            s = _arcs_around(line, chain, inner, faces, goal), {}
+            beside = curves[first_line + line.around].at(arc[inner])[1]
+            s = _arcs_around(line, chain, inner, faces, beside), {}
         for k, i in s[1].items():
             pins[line.landmarks[k]] = int(chain[i])
         free = ~on_midline[chain]
@@ -231,7 +230,7 @@ def _arcs_along(line: FeatureLine, chain: Floats, flat: Floats, landmarks: Float
     # Between landmarks keep the proportions of the chain's own edges.
     stops = sorted((i, marks[k]) for k, i in chosen.items())
     result = s.copy()
-    pairs = list(zip(stops, stops[1:], strict=False))
+    pairs = list(itertools.pairwise(stops))
     if curve.closed:
         pairs.append((stops[-1], (stops[0][0] + len(chain), stops[0][1])))
     direction = np.sign(sum(np.sign((b[1] - a[1] + total / 2) % total - total / 2) for a, b in pairs)) or 1.0
@@ -248,7 +247,7 @@ def _arcs_along(line: FeatureLine, chain: Floats, flat: Floats, landmarks: Float
 
 
 def _arcs_around(line: FeatureLine, chain: Ints, inner: Ints, faces: Ints, goal: Floats) -> Floats:
-    """Arc lengths for a chain around another one: beside the inner vertices that it shares edges with, spread a bit."""
+    """Arc lengths for a chain around another one: beside the inner vertices that edges join it to, spread a bit."""
     curve, total = line.curve, line.curve.arc[-1]
     index, beside = [], []
     for i, v in enumerate(chain):
