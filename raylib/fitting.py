@@ -23,7 +23,6 @@ JAW = 17
 """Landmarks 0..16 are the jaw line."""
 OUTER_EYE = (36, 45)
 
-_POSE_STEPS = 2
 _STEPS = 2  # Gauss-Newton steps between two choices of the jaw's vertices
 _LEAST_MODE_MM = 0.03  # combinations of identity modes that move the landmarks by less stay at zero
 
@@ -74,14 +73,14 @@ class _Points:
     Attributes:
         index: point of each landmark.
         mean: its position in the mean face.
-        modes: its displacement by each shape coefficient; None holds the shape.
+        modes: its displacement by each shape coefficient.
         whiten: square roots of the landmarks' information matrices, per millimetre at the face; 0 where the model
             has no such landmark.
     """
 
     index: Int[Tensor, "b 68"]
     mean: Float[Tensor, "b 68 3"]
-    modes: Float[Tensor, "b 68 3 q"] | None
+    modes: Float[Tensor, "b 68 3 q"]
     whiten: Float[Tensor, "b 68 2 2"]
 
 
@@ -162,9 +161,6 @@ class LandmarkFitter:
         target = (landmarks_px - principal_px[:, None]).to(self.mean)
         focal = focal_px.to(self.mean)
         state = self._pose_from_affine(target, focal)
-        points = self._points(state, target, focal, with_modes=False)
-        for _ in range(_POSE_STEPS):
-            state = self._step(state, points, target, focal)
         for _ in range(self.settings.alternations):
             points = self._points(state, target, focal)
             for _ in range(_STEPS):
@@ -186,7 +182,7 @@ class LandmarkFitter:
         T = torch.cat([affine[:, 3] / scale[:, None], (focal / scale)[:, None]], dim=1)
         return _State(R, T, target.new_zeros(len(target), len(self.low)))
 
-    def _points(self, state: _State, target: Tensor, focal: Tensor, with_modes: bool = True) -> _Points:
+    def _points(self, state: _State, target: Tensor, focal: Tensor) -> _Points:
         """Returns what stands for each landmark; on the jaw the outermost point of its line in this pose."""
         b = len(state.T)
         inner = 68 - JAW
@@ -209,17 +205,15 @@ class LandmarkFitter:
         whiten = self.whiten.expand(b, 68, 2, 2).clone()
         whiten[:, :JAW] += self.looseness * along[..., :, None] * along[..., None, :]
         index = torch.cat([self.line_starts + best, self.inner.expand(b, inner)], dim=1)
-        return _Points(index, self.mean[index], self.modes[index] if with_modes else None, whiten)
+        return _Points(index, self.mean[index], self.modes[index], whiten)
 
     def _step(self, state: _State, points: _Points, target: Tensor, focal: Tensor) -> _State:
-        """Returns the state after one Gauss-Newton step, on the pose alone where the points have no modes.
+        """Returns the state after one Gauss-Newton step on pose and shape together.
 
         Expression bounds are kept by projection: a coefficient at a bound that would leave it is held for this step
         (projected Newton; Bertsekas, SIAM J. Control and Optimization 20, 1982).
         """
-        X = points.mean
-        if points.modes is not None:
-            X = X + (points.modes @ state.shape[:, None, :, None]).squeeze(3)
+        X = points.mean + (points.modes @ state.shape[:, None, :, None]).squeeze(3)
         turned = X @ state.R.transpose(1, 2)
         p = turned + state.T[:, None]
         per_z = focal[:, None, None] / p[..., 2:].clamp(min=1.0)
@@ -232,36 +226,26 @@ class LandmarkFitter:
         whiten, residual = whiten * weight, residual * weight
 
         # d(u, v) / d(camera point), whitened: (b, 68, 2, 3).
-        to_image = (
-            whiten
-            @ torch.cat(
-                [self.image_axes.expand(len(p), 68, 2, 2), (-projected / focal[:, None, None])[..., None]], dim=3
-            )
-            * per_z[..., None]
-        )
+        depth_column = (-projected / focal[:, None, None])[..., None]
+        by_point = torch.cat([self.image_axes.expand(len(p), 68, 2, 2), depth_column], dim=3)
+        to_image = whiten @ by_point * per_z[..., None]
         # A small turn w moves a point by w x turned; row j of to_image then gives (turned x row j) . w.
-        columns = [torch.linalg.cross(turned[:, :, None].expand_as(to_image), to_image), to_image]
-        if points.modes is not None:
-            columns.append((to_image @ state.R[:, None]) @ points.modes)
-        J = torch.cat(columns, dim=3).flatten(1, 2)
+        by_turn = torch.linalg.cross(turned[:, :, None].expand_as(to_image), to_image)
+        J = torch.cat([by_turn, to_image, (to_image @ state.R[:, None]) @ points.modes], dim=3).flatten(1, 2)
         H, g = J.transpose(1, 2) @ J, (J.transpose(1, 2) @ residual.flatten(1, 2)).squeeze(2)
-        if points.modes is not None:
-            precision = self._prior_precision(state.shape)
-            g[:, 6:] -= precision * state.shape
-            H.diagonal(dim1=1, dim2=2)[:, 6:] += precision
-            g[:, 6:] -= (state.shape @ self.growth)[:, None] * self.growth
-            H[:, 6:, 6:] += self.growth[:, None] * self.growth
-            held = ((state.shape <= self.low) & (g[:, 6:] < 0)) | ((state.shape >= self.high) & (g[:, 6:] > 0))
-            free = torch.cat([held.new_ones(len(g), 6), ~held], dim=1).to(H)
-            H = H * free[:, None] * free[:, :, None]
-            H.diagonal(dim1=1, dim2=2).add_(1 - free)
-            g = g * free
+        precision = self._prior_precision(state.shape)
+        g[:, 6:] -= precision * state.shape + (state.shape @ self.growth)[:, None] * self.growth
+        H.diagonal(dim1=1, dim2=2)[:, 6:] += precision
+        H[:, 6:, 6:] += self.growth[:, None] * self.growth
+        held = ((state.shape <= self.low) & (g[:, 6:] < 0)) | ((state.shape >= self.high) & (g[:, 6:] > 0))
+        free = torch.cat([held.new_ones(len(g), 6), ~held], dim=1).to(H)
+        H = H * free[:, None] * free[:, :, None]
+        H.diagonal(dim1=1, dim2=2).add_(1 - free)
+        g = g * free
         H.diagonal(dim1=1, dim2=2).mul_(1 + 1e-9)
         step = torch.cholesky_solve(g[..., None], torch.linalg.cholesky_ex(H)[0]).squeeze(2)
 
-        shape = state.shape
-        if points.modes is not None:
-            shape = (shape + step[:, 6:]).clamp(self.low, self.high)
+        shape = (state.shape + step[:, 6:]).clamp(self.low, self.high)
         return _State(_rotation(step[:, :3]) @ state.R, state.T + step[:, 3:6], shape)
 
     def _prior_precision(self, shape: Float[Tensor, "b q"]) -> Float[Tensor, "b q"]:
@@ -277,7 +261,6 @@ class LandmarkFitter:
         self, state: _State, points: _Points, landmarks_px: Tensor, focal_px: Tensor, principal_px: Tensor
     ) -> LandmarkFit:
         dtype, device = self.model.mean.dtype, self.model.mean.device
-        assert points.modes is not None
         X = points.mean + (points.modes @ state.shape[:, None, :, None]).squeeze(3)
         exact = Camera(state.R, state.T, focal_px.to(state.T), principal_px.to(state.T))
         projected = exact.project(X).masked_fill(~self.present[:, None], torch.nan)
