@@ -1,4 +1,4 @@
-"""Derives the shipped face prior from ICT-FaceKit: `python jobs/build_prior.py --ict FILE --licence FILE`."""
+"""Derives the shipped face prior from ICT-FaceKit: `python jobs/build_prior.py --ict FOLDER --licence FILE`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raylib.cli import main
 from raylib.config import BuildPriorConfig
 from raylib.errors import ConfigError
 from raylib.wrapping.build import build_prior
-from raylib.wrapping.ict import read_ict
+from raylib.wrapping.ict import read_head
 
 
 def run(config: BuildPriorConfig) -> int:
@@ -19,7 +19,7 @@ def run(config: BuildPriorConfig) -> int:
         notice = Path(config.licence).read_text()
     except OSError as error:
         raise ConfigError(f"licence is {config.licence!r}, expected the source's licence file: {error}") from error
-    head = read_ict(Path(config.ict))
+    head = read_head(Path(config.ict))
     torch.set_num_threads(1)  # so that sums, and with them the file, come out the same on every machine
     command = f"jobs/build_prior.py --people {config.people} --seed {config.seed}"
     metadata = build_prior(head, Path(config.output), notice, command, config.people, config.seed)

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from raylib import morphable
+from raylib import ict, morphable
 from raylib.canonical import OUTER_EYE, canonical_model, millimetre_scale, transfer_landmarks
 from raylib.errors import ConfigError
 from raylib.morphable import LinearFaceModel
@@ -26,19 +26,6 @@ _READ_ERRORS = (
     *(OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError),
     *(struct.error, zipfile.BadZipFile, scipy.io.matlab.MatReadError),
 )
-_ICT_HEAD_VERTS = 11248  # face, head and neck come first in ICT-FaceKit; teeth, eyeballs and lashes follow
-_ICT_ALL_VERTS = 26719
-
-# fmt: off
-ICT_LANDMARK_VERTS = (
-    1225, 1888, 1052, 367, 1719, 1722, 2199, 1447, 966, 3661, 4390, 3927, 3924, 2608, 3272, 4088, 3443,
-    268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509, 978, 4527, 4942, 4857, 1140, 2075, 1147, 4269, 3360,
-    1507, 1542, 1537, 1528, 1518, 1511, 3742, 3751, 3756, 3721, 3725, 3732,
-    5708, 5695, 2081, 0, 4275, 6200, 6213, 6346, 6461, 5518, 5957, 5841,
-    5702, 5711, 5533, 6216, 6207, 6470, 5517, 5966,
-)
-# fmt: on
-"""ICT-FaceKit's vertices of the 68 landmarks (its own `idx_to_landmark_verts`)."""
 
 
 def load_model(spec: str) -> LinearFaceModel:
@@ -59,7 +46,7 @@ def load_model(spec: str) -> LinearFaceModel:
         raise ConfigError(f"morphable_model is {spec!r}, which does not exist; expected 'prior' or a model file")
     reader: Callable[[Path], LinearFaceModel]
     if path.is_dir():
-        reader, kind = read_ict_folder, "an ICT-FaceKit folder with generic_neutral_mesh.obj and identity000.obj"
+        reader, kind = read_ict_model, "an ICT-FaceKit folder with generic_neutral_mesh.obj and identity000.obj"
     elif path.suffix.lower() in _READERS:
         reader, kind = _READERS[path.suffix.lower()]
     else:
@@ -254,97 +241,29 @@ def _with_transferred_landmarks(
 # --- ICT-FaceKit --------------------------------------------------------------------------------------------------
 
 
-def read_ict_array(path: Path) -> LinearFaceModel:
-    """Reads ICT-FaceKit from one array file: neutral, faces, identity and expression, optionally uv and uv_faces.
+def read_ict_model(path: Path) -> LinearFaceModel:
+    """Reads ICT-FaceKit from its `FaceXModel` folder or an array file; see `raylib.ict`.
 
-    neutral (26719, 3); faces (f, 4) quads; identity (k, 26719, 3) and expression (e, 26719, 3) displacements.
-    Face, head and neck are kept; teeth, eyeballs and lashes are left out.
+    Face, head and neck are kept; teeth, eyeballs and lashes are left out. Its texture coordinates are left out too:
+    they lay face and head on two tiles, which a single texture cannot hold.
     """
-    with np.load(path) as data:
-        missing = [key for key in ("neutral", "faces", "identity", "expression") if key not in data]
-        if missing:
-            raise ValueError(f"it has no array {missing[0]}")
-        uv = (data["uv"], data["uv_faces"]) if "uv" in data and "uv_faces" in data else None
-        return _ict_model(data["neutral"], data["faces"], data["identity"], data["expression"], uv, [path])
-
-
-def read_ict_folder(path: Path) -> LinearFaceModel:
-    """Reads ICT-FaceKit from its `FaceXModel` folder of OBJ files.
-
-    generic_neutral_mesh.obj is the mean, identityNNN.obj are one standard deviation away from it, every other OBJ
-    with the same number of vertices is an expression at full strength.
-    """
-    neutral_file = path / "generic_neutral_mesh.obj"
-    identity_files = sorted(path.glob("identity[0-9]*.obj"))
-    if not neutral_file.is_file() or not identity_files:
-        raise ValueError("the files are missing")
-    expression_files = sorted(set(path.glob("*.obj")) - {neutral_file, *identity_files})
-    neutral = _obj_vertices(neutral_file)
-
-    def displacements(files: list[Path]) -> Array:
-        out = np.zeros((len(files), *neutral.shape), dtype=np.float32)
-        for i, file in enumerate(files):
-            verts = _obj_vertices(file)
-            if verts.shape != neutral.shape:
-                raise ValueError(f"{file.name} has {len(verts)} vertices where the mean has {len(neutral)}")
-            out[i] = verts - neutral
-        return out
-
-    lines = neutral_file.read_text("utf-8").splitlines()
-    corners = np.array([_obj_corners(line) for line in lines if line.startswith("f ")])
-    uv = np.array([line.split()[1:3] for line in lines if line.startswith("vt ")], dtype=np.float64)
-    files = [neutral_file, *identity_files, *expression_files]
-    return _ict_model(
-        neutral,
-        corners[..., 0] - 1,
-        displacements(identity_files),
-        displacements(expression_files),
-        (uv, corners[..., 1] - 1) if len(uv) else None,
-        files,
-    )
-
-
-def _obj_vertices(path: Path) -> Array:
-    lines = [line[2:] for line in path.read_bytes().split(b"\n") if line.startswith(b"v ")]
-    return np.array(b" ".join(lines).split(), dtype=np.float64).reshape(len(lines), 3)
-
-
-def _obj_corners(line: str) -> list[tuple[int, int]]:
-    """Returns (vertex, texture coordinate) of four corners, counted from 1; a triangle repeats its last."""
-    corners = [tuple(map(int, [*word.split("/"), "0"][:2])) for word in line.split()[1:]]
-    return (corners + corners[-1:])[:4]  # type: ignore[return-value]
-
-
-def _ict_model(
-    neutral: Array,
-    quads: Array,
-    identity: Array,
-    expression: Array,
-    uv: tuple[Array, Array] | None,
-    files: list[Path],
-) -> LinearFaceModel:
-    if neutral.shape != (_ICT_ALL_VERTS, 3):
-        raise ValueError(f"its mean has shape {neutral.shape} where ICT-FaceKit has ({_ICT_ALL_VERTS}, 3)")
-    n = _ICT_HEAD_VERTS
-    head = (quads < n).all(1)
-    landmark_verts = np.array(ICT_LANDMARK_VERTS)
-    vertex_uv = None
-    if uv is not None:
-        vertex_uv = np.zeros((n, 2))
-        vertex_uv[quads[head].ravel()] = uv[0][uv[1][head].ravel()]
-    quads = quads[head].astype(np.int64)
-    faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    kit = ict.read_ict(path)
+    n = ict.HEAD_VERTS
+    quads = kit.quads[(kit.quads < n).all(1)]
+    triangles = quads[:, 3] < 0
+    faces = np.concatenate([quads[:, [0, 1, 2]], quads[~triangles][:, [0, 2, 3]]])
+    landmark_verts = np.array(ict.LANDMARK_VERTS)
     return canonical_model(
         name="ict",
-        mean=np.asarray(neutral[:n], dtype=np.float64),
-        faces=faces[(faces != np.roll(faces, 1, axis=1)).all(1)],  # a triangle among the quads repeats a corner
-        identity=np.asarray(identity[:, :n], dtype=np.float32),
-        expression=np.asarray(expression[:, :n], dtype=np.float32),
+        mean=kit.neutral[:n],
+        faces=faces,
+        identity=kit.identity[:, :n],
+        expression=kit.expression[:, :n],
         expression_bounds=(0.0, 1.0),
         landmark_verts=landmark_verts,
         jaw_verts=landmark_verts[:17],
-        uv=vertex_uv,
-        files=files,
+        uv=None,
+        files=list(kit.files),
     )
 
 
@@ -361,5 +280,5 @@ _READERS: dict[str, tuple[Callable[[Path], LinearFaceModel], str]] = {
     ".bin": (read_sfm, "a Surrey Face Model shape file (cereal binary)"),
     ".mat": (read_bfm2009, "a Basel Face Model 2009 file"),
     ".h5": (read_bfm2017, "a Basel Face Model 2017 or 2019 file (statismo HDF5)"),
-    ".npz": (read_ict_array, "an ICT-FaceKit array file"),
+    ".npz": (read_ict_model, "an ICT-FaceKit array file"),
 }

@@ -10,12 +10,17 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-def shared_data(name: str) -> Path:
-    """Returns a folder of development data; skips the test where it is absent."""
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"development data {name} are not beside the checkout")
-    return path
+@pytest.fixture(scope="session")
+def shared_data():
+    """Function that returns a folder of development data, or skips the test where it is absent."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"development data {name} are not beside the checkout")
+        return path
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from raylib.canonical import canonical_model, jaw_lines, transfer_landmarks
 from raylib.config import FitSettings
 from raylib.errors import ConfigError
 from raylib.fitting import LandmarkFitter
-from raylib.model_files import ICT_LANDMARK_VERTS, load_model
+from raylib.ict import LANDMARK_VERTS, read_ict
+from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel, load_prior
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -202,13 +203,16 @@ def ict_like() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     face = prior.mean.numpy()
     neutral = face[rng.integers(0, len(face), 26719)] / 10
-    neutral[list(ICT_LANDMARK_VERTS)] = face[prior.landmark_verts] / 10
+    neutral[list(LANDMARK_VERTS)] = face[prior.landmark_verts] / 10
     faces = np.stack([np.arange(0, 11000, 11) + k for k in range(4)], 1)
     return {
         "neutral": neutral,
         "faces": faces,
         "uv": rng.random((500, 2)),
         "uv_faces": rng.integers(0, 500, faces.shape),
+        "material": np.zeros(len(faces), dtype=np.int8),
+        "material_names": np.array(["M_Face"]),
+        "expression_names": np.array(["jawOpen"]),
         "identity": rng.normal(size=(1, 26719, 3)) * 0.1,
         "expression": rng.normal(size=(1, 26719, 3)) * 0.1,
     }
@@ -221,12 +225,24 @@ def test_an_ict_folder_and_its_array_file_are_the_same_model(tmp_path):
     np.savez(tmp_path / "ict.npz", **data)  # type: ignore[arg-type]
     a, b = load_model(str(tmp_path / "obj")), load_model(str(tmp_path / "ict.npz"))
     assert a.mean.shape == (11248, 3)
-    for field in ("mean", "identity", "expression", "uv"):
+    for field in ("mean", "identity", "expression"):
         torch.testing.assert_close(getattr(a, field), getattr(b, field), atol=2e-3, rtol=1e-3)
     assert torch.equal(a.faces, b.faces)
-    assert a.landmark_verts.tolist() == list(ICT_LANDMARK_VERTS)
+    assert a.landmark_verts.tolist() == list(LANDMARK_VERTS)
     assert len(a.sha256) == 64
     assert a.sha256 != b.sha256
+
+
+def test_a_downloaded_ict_folder_holds_what_the_array_file_holds(shared_data):
+    ict = shared_data("ict")
+    folder, packed = read_ict(ict / "FaceXModel_sample"), read_ict(ict / "ict_facekit.npz")
+    np.testing.assert_array_equal(folder.quads, packed.quads)
+    np.testing.assert_array_equal(folder.material, packed.material)
+    assert folder.material_names == packed.material_names and folder.expression_names == ("jawOpen",)
+    np.testing.assert_allclose(folder.neutral, packed.neutral, atol=1e-5)
+    np.testing.assert_allclose(folder.identity, packed.identity[:2], atol=2e-3)
+    jaw = packed.expression[packed.expression_names.index("jawOpen")]
+    np.testing.assert_allclose(folder.expression[0], jaw, atol=4e-3)
 
 
 @pytest.mark.parametrize(

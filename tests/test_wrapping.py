@@ -10,10 +10,11 @@ import torch
 from safetensors import safe_open
 from scipy.spatial import cKDTree
 
+from raylib.ict import LANDMARK_VERTS
 from raylib.mesh import boundary_edges, hemisphere
 from raylib.morphable import REGIONS, load_prior
 from raylib.wrapping.build import build_prior, scan_vertices
-from raylib.wrapping.ict import LANDMARKS, read_ict
+from raylib.wrapping.ict import read_head
 from raylib.wrapping.measure import cross_products, point_to_mesh_mm, smallest_angles_deg
 from raylib.wrapping.relax import flatten, signed_areas
 from raylib.wrapping.source import half_surface
@@ -35,7 +36,7 @@ def metadata():
 
 @pytest.fixture(scope="module")
 def head():
-    return read_ict(ICT / "ict_facekit.npz")
+    return read_head(ICT / "ict_facekit.npz")
 
 
 def random_people(prior, count, seed=0):
@@ -179,7 +180,7 @@ def test_recorded_figures_hold(metadata):
 def test_mean_lies_on_the_source(prior, head):
     scan = head.verts[scan_vertices(head)]
     assert np.median(point_to_mesh_mm(scan, prior.mean.numpy(), prior.faces.numpy())) < 0.2
-    landmarks = head.verts[list(LANDMARKS)]
+    landmarks = head.verts[list(LANDMARK_VERTS)]
     assert np.linalg.norm(prior.mean[prior.landmark_verts].numpy() - landmarks, axis=1).max() < 0.1
 
 

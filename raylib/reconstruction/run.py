@@ -45,6 +45,8 @@ _SHAPING = (
 )
 """Fields that change what comes out for an image; the others change where and how fast."""
 
+_LEAST_RATE_SECONDS = 2.0
+
 _PACKAGES = ("ray", "torch", "numpy", "numba", "dlib-bin", "pillow", "pillow-heif", "pyarrow")
 
 
@@ -186,9 +188,9 @@ def _run_pipeline(
 
 
 def _rate(finished: list[tuple[float, int]]) -> float | None:
-    """Returns images a second from the first shard's end on, None before a second one."""
+    """Returns images a second from the first shard's end on, None where that is too short to say."""
     seconds = finished[-1][0] - finished[0][0]
-    return sum(images for _, images in finished[1:]) / seconds if seconds > 0 else None
+    return sum(images for _, images in finished[1:]) / seconds if seconds >= _LEAST_RATE_SECONDS else None
 
 
 def _start_ray() -> None:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from scipy.spatial import cKDTree
 
+from raylib.ict import LANDMARK_VERTS
 from raylib.mesh import Subdivision, hemisphere
 from raylib.morphable import REGIONS
 from raylib.wrapping.features import closed_polygon, inside
-from raylib.wrapping.ict import LANDMARKS, IctHead
+from raylib.wrapping.ict import IctHead
 from raylib.wrapping.measure import cross_products, point_to_mesh_mm, smallest_angles_deg
 from raylib.wrapping.source import HalfSurface, half_surface
 from raylib.wrapping.unwrap import signed_areas, to_unit_square, unwrap_half
@@ -71,7 +72,7 @@ def template_mirror(template: Subdivision) -> Ints:
 
 def resample(head: IctHead, template: Subdivision, surface: HalfSurface) -> Resampling:
     """Wraps the left half of the template and mirrors the result."""
-    half = wrap_half(template, surface, LANDMARKS)
+    half = wrap_half(template, surface, LANDMARK_VERTS)
     n = len(template.verts)
     corner = half.chart.faces[half.triangle]
     rows = np.repeat(np.arange(len(half.used)), 3)
@@ -207,7 +208,7 @@ def texture_layout(mean: Floats, maps: Resampling, regions: Ints) -> Floats:
 def scan_vertices(head: IctHead) -> Ints:
     """Returns the source vertices whose distance to a mesh is measured: the face near the nose, without its holes."""
     sheet = np.unique(head.quads[head.material == head.material_names.index("M_Face")])
-    tip = head.verts[LANDMARKS[30]]
+    tip = head.verts[LANDMARK_VERTS[30]]
     return sheet[np.linalg.norm(head.verts[sheet] - tip, axis=1) <= FACE_RADIUS_MM]
 
 

@@ -1,4 +1,4 @@
-"""Reading ICT-FaceKit, the source of the shipped prior."""
+"""ICT-FaceKit in canonical face space: the source of the shipped prior."""
 
 from __future__ import annotations
 
@@ -8,17 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from raylib import ict
 from raylib.errors import ConfigError
-
-# fmt: off
-LANDMARKS = (
-    1225, 1888, 1052, 367, 1719, 1722, 2199, 1447, 966, 3661, 4390, 3927, 3924, 2608, 3272, 4088, 3443,
-    268, 493, 1914, 2044, 1401, 3615, 4240, 4114, 2734, 2509, 978, 4527, 4942, 4857, 1140, 2075, 1147,
-    4269, 3360, 1507, 1542, 1537, 1528, 1518, 1511, 3742, 3751, 3756, 3721, 3725, 3732, 5708, 5695, 2081,
-    0, 4275, 6200, 6213, 6346, 6461, 5518, 5957, 5841, 5702, 5711, 5533, 6216, 6207, 6470, 5517, 5966,
-)
-# fmt: on
-"""ICT vertices of the 68 landmarks in Multi-PIE order, as the model's own `vertex_indices.json` lists them."""
 
 OUTER_EYE_CORNERS = (36, 45)
 
@@ -46,26 +37,25 @@ class IctHead:
     expression_names: tuple[str, ...]
 
 
-def read_ict(path: Path) -> IctHead:
-    """Returns the model from an array file (`neutral`, `faces`, `material`, `identity`, `expression`, ... in .npz).
+def read_head(path: Path) -> IctHead:
+    """Returns the model from its folder of OBJ files or an array file (see `raylib.ict`).
 
     Raises:
-        ConfigError: the file is missing or is not such an array file.
+        ConfigError: the path does not exist or holds something else.
     """
     try:
-        with np.load(path) as data:
-            neutral = data["neutral"].astype(np.float64)
-            corners = [LANDMARKS[k] for k in OUTER_EYE_CORNERS]
-            # ICT is in centimetres, right-handed, y up, z out of the face: only origin and unit differ from ours.
-            verts = (neutral - neutral[corners].mean(0)) * 10
-            return IctHead(
-                verts,
-                data["faces"].astype(np.int64),
-                data["material"].astype(np.int64),
-                tuple(str(x) for x in data["material_names"]),
-                data["identity"].astype(np.float32) * 10,
-                data["expression"].astype(np.float32) * 10,
-                tuple(str(x) for x in data["expression_names"]),
-            )
-    except (OSError, KeyError, ValueError) as error:
-        raise ConfigError(f"ict is {str(path)!r}, expected an ICT-FaceKit array file (.npz): {error}") from error
+        kit = ict.read_ict(path)
+    except (OSError, ValueError) as error:
+        expected = "ICT-FaceKit: its FaceXModel folder or an array file (.npz)"
+        raise ConfigError(f"ict is {str(path)!r}, expected {expected}; {error}") from error
+    corners = [ict.LANDMARK_VERTS[k] for k in OUTER_EYE_CORNERS]
+    # Only origin and unit differ from canonical space.
+    return IctHead(
+        (kit.neutral - kit.neutral[corners].mean(0)) * 10,
+        kit.quads,
+        kit.material,
+        kit.material_names,
+        kit.identity * 10,
+        kit.expression * 10,
+        kit.expression_names,
+    )
