@@ -239,7 +239,8 @@ def random_faces(identity: Floats, expression: Floats, count: int, seed: int, ac
     c = rng.standard_normal((count, len(identity)))
     e = np.zeros((count, len(expression)))
     for row in e:
-        row[rng.choice(len(expression), active, replace=False)] = rng.random(active)
+        few = min(active, len(expression))
+        row[rng.choice(len(expression), few, replace=False)] = rng.random(few)
     moved = c @ identity.reshape(len(identity), -1) + e @ expression.reshape(len(expression), -1)
     return np.asarray(moved.reshape(count, -1, 3))
 
