@@ -12,7 +12,7 @@ from PIL import Image
 
 from raylib.datasets.labelled import LabelledPhoto, Listing
 from raylib.errors import ConfigError
-from raylib.segmentation import FASSEG_COLOURS
+from raylib.segmentation import snap_to_labels
 
 VERSIONS = ("V1", "V2", "V3")
 _SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png")
@@ -25,15 +25,6 @@ TRAIN_IN_TEST = {
     "15": "26", "16": "17", "17": "13", "18": "20", "19": "23", "20": "44",
     "3": "1", "6": "5", "1": "3", "7": "7", "5": "6", "10": "8",
 }  # fmt: skip
-
-
-def snap_to_labels(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
-    """Returns the class whose FASSEG colour is nearest to each pixel (label edges are anti-aliased)."""
-    packed = (rgb[..., 0].astype(np.uint32) << 16) | (rgb[..., 1].astype(np.uint32) << 8) | rgb[..., 2]
-    colours, inverse = np.unique(packed, return_inverse=True)
-    channels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1).astype(np.int64)
-    distance = ((channels[:, None] - FASSEG_COLOURS.astype(np.int64)) ** 2).sum(-1)
-    return distance.argmin(1).astype(np.uint8)[inverse].reshape(packed.shape)
 
 
 def _read_labels(photo: LabelledPhoto, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:

@@ -45,6 +45,20 @@ class Augmentation:
     colour: float = 1.0
     degrade: float = 0.15
 
+    def scaled(self, strength: float) -> Augmentation:
+        """Returns these changes made weaker or stronger; 0 leaves every picture as it is but for its size."""
+        return Augmentation(
+            flip=self.flip if strength > 0 else 0.0,
+            rotation_deg=self.rotation_deg * strength,
+            scale=(self.scale[0] ** strength, self.scale[1] ** strength),
+            aspect=self.aspect**strength,
+            shift=self.shift * strength,
+            partial=min(1.0, self.partial * strength),
+            occlusion=min(1.0, self.occlusion * strength),
+            colour=self.colour * strength,
+            degrade=min(1.0, self.degrade * strength),
+        )
+
 
 def _uniform(rng: Generator, low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(*shape, generator=rng, device=rng.device)

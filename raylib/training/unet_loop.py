@@ -6,16 +6,18 @@ import copy
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from raylib.datasets.labelled import IGNORE
 from raylib.networks.unet import UNet
+from raylib.segmentation_metrics import confusion_matrix
 from raylib.training.augmentation import Augmentation, augment
 from raylib.training.segmentation_loss import segmentation_loss
 
@@ -52,7 +54,7 @@ class TrainState:
         optimizer: AdamW over `model`.
         step: optimiser steps done.
         epoch: epochs done.
-        best: best validation figure so far.
+        history: one row of figures per reported epoch.
     """
 
     model: nn.Module
@@ -60,7 +62,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     step: int = 0
     epoch: int = 0
-    best: float = -1.0
+    history: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def network(self) -> UNet:
@@ -115,35 +117,28 @@ def train_step(
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which photographs an epoch shows, in which order, to which worker.
+    """Which of a worker's photographs an epoch shows, and in which order.
 
     Attributes:
-        repeats: (n) how often each stored photograph appears in an epoch.
-        batch_size: photographs per step and worker.
+        repeats: (n) how often each of the worker's photographs appears in an epoch.
+        batch_size: photographs per step.
+        steps: of an epoch; the same on every worker, whatever its share. Photographs start over where a share is
+            too short and wait for another epoch where it is too long.
         seed: of the run.
-        rank: of this worker.
-        world_size: number of workers.
+        rank: of the worker.
     """
 
-    repeats: UInt8[np.ndarray, "n"]
+    repeats: UInt8[np.ndarray, " n"]
     batch_size: int
+    steps: int
     seed: int
     rank: int = 0
-    world_size: int = 1
 
-    @property
-    def steps(self) -> int:
-        """Steps of one epoch; what does not fill a batch on every worker is dropped."""
-        return max(1, int(self.repeats.sum()) // (self.batch_size * self.world_size))
-
-    def batches(self, epoch: int) -> list[list[int]]:
-        """Returns the photographs' numbers for each step of an epoch; the same for the same seed and epoch."""
+    def batches(self, epoch: int) -> Int64[np.ndarray, "s b"]:
+        """Returns the photographs' numbers for each step of an epoch; the same for the same seed, rank and epoch."""
         pool = np.repeat(np.arange(len(self.repeats)), self.repeats)
-        order = np.random.default_rng((self.seed, epoch)).permutation(pool)
-        order = np.resize(order, max(len(order), self.batch_size * self.world_size))
-        mine = order[self.rank :: self.world_size]
-        size = self.batch_size
-        return [mine[i * size : (i + 1) * size].tolist() for i in range(self.steps)]
+        order = np.random.default_rng((self.seed, epoch, self.rank)).permutation(pool)
+        return np.resize(order, (self.steps, self.batch_size))
 
 
 def augmented_batches(
@@ -156,9 +151,10 @@ def augmented_batches(
     device: torch.device,
 ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], UInt8[Tensor, "b h w"]]]:
     """Yields an epoch's training batches; the next one is prepared while the caller works on the last."""
-    rng = torch.Generator(device).manual_seed(hash((plan.seed, epoch, plan.rank)) % 2**63)
+    seed = np.random.SeedSequence((plan.seed, epoch, plan.rank)).generate_state(1, np.uint64)[0]
+    rng = torch.Generator(device).manual_seed(int(seed))
 
-    def prepare(chosen: list[int]) -> tuple[Tensor, Tensor]:
+    def prepare(chosen: Int64[np.ndarray, " b"]) -> tuple[Tensor, Tensor]:
         x = torch.from_numpy(images[chosen]).to(device, non_blocking=True)
         y = torch.from_numpy(labels[chosen]).to(device, non_blocking=True)
         x, y = augment(x, y, size, how, rng)
@@ -175,6 +171,25 @@ def augmented_batches(
             yield waiting.result()
 
 
+@torch.inference_mode()
+def validate(
+    network: UNet,
+    images: UInt8[np.ndarray, "n s s 3"],
+    labels: UInt8[np.ndarray, "n s s"],
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Int64[np.ndarray, "k k"]:
+    """Returns the confusion matrix over stored photographs, as many pixels as they have."""
+    total = np.zeros((network.num_classes, network.num_classes), np.int64)
+    for start in range(0, len(images), batch_size):
+        x = torch.from_numpy(images[start : start + batch_size]).to(device).permute(0, 3, 1, 2).float() / 255
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+            guess = network(x.contiguous(memory_format=torch.channels_last)).argmax(1).to(torch.uint8).cpu().numpy()
+        total += confusion_matrix(labels[start : start + batch_size], guess, network.num_classes, IGNORE)
+    return total
+
+
 def save_checkpoint(state: TrainState, path: Path) -> None:
     """Writes everything that a resumed run needs; the file is complete or absent."""
     partial = path.with_suffix(".partial")
@@ -185,7 +200,7 @@ def save_checkpoint(state: TrainState, path: Path) -> None:
             "optimizer": state.optimizer.state_dict(),
             "step": state.step,
             "epoch": state.epoch,
-            "best": state.best,
+            "history": state.history,
         },
         partial,
     )
@@ -198,4 +213,4 @@ def load_checkpoint(state: TrainState, path: Path) -> None:
     state.network.load_state_dict(saved["model"])
     state.average.load_state_dict(saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])
-    state.step, state.epoch, state.best = saved["step"], saved["epoch"], saved["best"]
+    state.step, state.epoch, state.history = saved["step"], saved["epoch"], saved["history"]
