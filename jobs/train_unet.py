@@ -1,4 +1,4 @@
-"""Trains the face segmentation network: `python jobs/train_unet.py --config configs/unet_small.yaml --data.fasseg DIR`."""
+"""Trains the face segmentation network: `jobs/train_unet.py --config configs/unet_small.yaml --data.fasseg DIR`."""
 
 from __future__ import annotations
 

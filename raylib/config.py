@@ -340,14 +340,18 @@ class TrainStage:
     Attributes:
         size_px: side of the training pictures.
         epochs: at this size.
+        augmentation: how strongly pictures vary: 1 as designed, 0 no change but the fit to the size. Weaker last
+            epochs settle on pictures like those that will be seen.
     """
 
     size_px: int
     epochs: int
+    augmentation: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self.size_px >= 16, "size_px", self.size_px, "at least 16")
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(0 <= self.augmentation <= 2, "augmentation", self.augmentation, "a number from 0 to 2")
 
 
 @dataclass(frozen=True)
@@ -368,7 +372,6 @@ class TrainUnetConfig:
         weight_decay: of AdamW.
         ema_decay: of the moving average of the weights, which is what is validated and kept.
         fasseg_repeat: how often an epoch shows each FASSEG photograph, the scarcer set.
-        augmentation_strength: 1 as designed, 0 no change but the fit to the picture size.
         input_px: side to which inference brings a face crop; the last stage's size by default.
         init_weights: weights file to start from.
         precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it and on a CPU with AMX.
@@ -389,14 +392,13 @@ class TrainUnetConfig:
     data: SegmentationData = field(default_factory=SegmentationData)
     widths: tuple[int, ...] = (16, 32, 64, 96, 160, 224)
     norm: Literal["group", "batch", "none"] = "group"
-    stages: tuple[TrainStage, ...] = (TrainStage(128, 30), TrainStage(192, 55))
+    stages: tuple[TrainStage, ...] = (TrainStage(128, 30), TrainStage(192, 28), TrainStage(192, 10, 0.6))
     batch_size: int = 16
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 0.01
     ema_decay: float = 0.998
     fasseg_repeat: int = 2
-    augmentation_strength: float = 1.0
     input_px: int | None = None
     init_weights: str | None = None
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -420,7 +422,6 @@ class TrainUnetConfig:
         for name in ("learning_rate", "cpus_per_worker"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         _require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")
-        _require(0 <= self.augmentation_strength <= 2, "augmentation_strength", self.augmentation_strength, "0 to 2")
 
     @property
     def epochs(self) -> int:

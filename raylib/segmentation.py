@@ -136,7 +136,7 @@ def load_weights(path: Path) -> tuple[UNet, int]:
     if metadata.get("format") != _FORMAT or metadata.get("labels") != labels:
         found = metadata.get("format"), metadata.get("labels")
         raise ConfigError(f"segmentation weights {path} say format and labels {found}, expected {(_FORMAT, labels)}")
-    network = UNet([int(width) for width in metadata["widths"].split(",")], len(Label), norm=metadata["norm"])  # type: ignore[arg-type]
+    network = UNet([int(width) for width in metadata["widths"].split(",")], len(Label), norm=metadata["norm"])
     network.load_state_dict(tensors)
     return network.eval(), int(metadata["input_px"])
 
@@ -170,7 +170,8 @@ class FaceSegmenter:
         size = [max(1, round(height * scale)), max(1, round(width * scale))]
         parts = []
         for start in range(0, len(crops), self.batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(crops[start : start + self.batch_size])).to(self.device)
+            part = np.require(crops[start : start + self.batch_size], requirements=["C", "W"])  # what torch can wrap
+            batch = torch.from_numpy(part).to(self.device)
             x = batch.permute(0, 3, 1, 2).float() / 255
             if size != [height, width]:
                 x = functional.interpolate(x, size, mode="bilinear", antialias=True)

@@ -106,8 +106,8 @@ def boundary_f1(counts: Int64[np.ndarray, "*n k 4"]) -> Float[np.ndarray, "*n k"
 
 
 def bootstrap_sums(
-    per_image: Int64[np.ndarray, "n *shape"], resamples: int, seed: int
-) -> Int64[np.ndarray, "r *shape"]:
+    per_image: Int64[np.ndarray, n * shape], resamples: int, seed: int
+) -> Int64[np.ndarray, r * shape]:
     """Returns sums over images drawn with replacement, `resamples` times: the bootstrap over images (Efron 1979)."""
     images = len(per_image)
     draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)

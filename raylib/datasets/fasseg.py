@@ -93,10 +93,15 @@ def list_fasseg(root: str | Path, versions: tuple[str, ...] = ("V2", "V3")) -> L
             raise ConfigError(f"FASSEG version is {version!r}, expected one of {list(VERSIONS)}")
         splits = list(_splits(root / version))
         if not splits:
-            raise ConfigError(f"FASSEG folder is {root}, expected {version}/Train_RGB and {version}/Train_Labels in it")
+            raise ConfigError(
+                f"FASSEG folder is {root}, expected {version}/Train_RGB and {version}/Train_Labels in it"
+            )
         for split, photo_folder, label_folder in splits:
-            labels = _photo_files(label_folder)
-            for stem, path in _photo_files(photo_folder).items():
+            labels, files = _photo_files(label_folder), _photo_files(photo_folder)
+            left_out += [
+                f"{labels[stem]}: no photograph in {photo_folder}" for stem in sorted(labels.keys() - files.keys())
+            ]
+            for stem, path in files.items():
                 if stem not in labels:
                     left_out.append(f"{path}: no labels in {label_folder}")
                     continue

@@ -81,22 +81,30 @@ def list_helen(root: str | Path) -> HelenListing:
         ConfigError: the folder is not laid out so.
     """
     root = Path(root)
-    missing = [name for name in ("images", "labels", *(f"{name}.txt" for name in LISTS)) if not (root / name).exists()]
+    missing = [
+        name for name in ("images", "labels", *(f"{name}.txt" for name in LISTS)) if not (root / name).exists()
+    ]
     if missing:
-        raise ConfigError(f"HELEN folder is {root}, expected {', '.join(missing)} in it (layout of Smith et al. 2013)")
+        raise ConfigError(
+            f"HELEN folder is {root}, expected {', '.join(missing)} in it (layout of Smith et al. 2013)"
+        )
     photos: dict[str, list[LabelledPhoto]] = {name: [] for name in LISTS}
     left_out = []
     for split in LISTS:
         for name in _names(root / f"{split}.txt"):
             image, labels = root / "images" / f"{name}.jpg", root / "labels" / name
             absent = [
-                path for path in (image, *(_mask_path(labels, n) for n in range(len(HELEN_CLASSES)))) if not path.is_file()
+                path
+                for path in (image, *(_mask_path(labels, n) for n in range(len(HELEN_CLASSES))))
+                if not path.is_file()
             ]
             if absent:
                 left_out.append(f"{split} photograph {name}: {absent[0]} is missing")
             else:
                 photos[split].append(LabelledPhoto("helen", name, name, None, image, labels, _read_soft_masks))
-    return HelenListing(*(tuple(photos[name]) for name in LISTS), left_out=tuple(left_out))
+    return HelenListing(
+        tuple(photos["exemplars"]), tuple(photos["tuning"]), tuple(photos["testing"]), tuple(left_out)
+    )
 
 
 def read_landmarks(path: str | Path) -> tuple[str, Float[np.ndarray, "194 2"]]:
@@ -117,5 +125,7 @@ def read_landmarks(path: str | Path) -> tuple[str, Float[np.ndarray, "194 2"]]:
     except ValueError as error:
         raise ConfigError(f"HELEN annotation {path}: expected lines 'x , y' after the name: {error}") from error
     if points.shape != (194, 2):
-        raise ConfigError(f"HELEN annotation {path} has {len(lines) - 1} lines after the name, expected 194 of 'x , y'")
+        raise ConfigError(
+            f"HELEN annotation {path} has {len(lines) - 1} lines after the name, expected 194 of 'x , y'"
+        )
     return lines[0], points

@@ -17,7 +17,8 @@ IGNORE = 255
 """Label of pixels that count neither in a loss nor in a metric (outside the photograph)."""
 
 # Every mapping onto the declared set stands here. Where the sets differ, FASSEG's convention rules: brows are hair,
-# ears and neck are skin, clothes are background, teeth and tongue are mouth.
+# ears and neck are skin, clothes are background, teeth and tongue are mouth. Left and right parts share a label, so
+# that a mirrored picture needs no other names.
 
 CELEBAMASK_CLASSES = (
     "background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
@@ -72,34 +73,10 @@ HELEN_TO_LABEL = {
     "hair": Label.HAIR,
 }
 
-LEFT_RIGHT = (
-    ("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear"), ("left_brow", "right_brow"),
-    ("left_eye", "right_eye"),
-)  # fmt: skip
-"""Parts that change names when a picture is mirrored."""
 
-
-def lookup(classes: tuple[str, ...], table: dict[str, Label]) -> UInt8[np.ndarray, "n"]:
+def lookup(classes: tuple[str, ...], table: dict[str, Label]) -> UInt8[np.ndarray, n]:
     """Returns the declared label of each class number of a set."""
     return np.array([table[name] for name in classes], dtype=np.uint8)
-
-
-def mirror(
-    image: UInt8[np.ndarray, "h w 3"], labels: UInt8[np.ndarray, "h w"], classes: tuple[str, ...]
-) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
-    """Returns photograph and labels mirrored left to right, the names of left and right parts swapped.
-
-    Args:
-        image: photograph.
-        labels: class numbers, an index into `classes`.
-        classes: names of the classes; those in `LEFT_RIGHT` swap, the declared six have none.
-    """
-    swap = np.arange(256, dtype=np.uint8)
-    for left, right in LEFT_RIGHT:
-        if left in classes and right in classes:
-            a, b = classes.index(left), classes.index(right)
-            swap[a], swap[b] = b, a
-    return np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(swap[labels[:, ::-1]])
 
 
 @dataclass(frozen=True)
@@ -135,10 +112,13 @@ class LabelledPhoto:
                 image = np.asarray(file.convert("RGB"))
             labels = self.read_labels(self, image.shape[:2])
         except OSError as error:
-            raise ConfigError(f"{self.dataset} {self.name}: cannot read {self.image_path} or its labels: {error}") from error
+            raise ConfigError(
+                f"{self.dataset} {self.name}: cannot read {self.image_path} or its labels: {error}"
+            ) from error
         if labels.shape != image.shape[:2]:
             raise ConfigError(
-                f"{self.dataset} {self.name}: labels are {labels.shape}, expected {image.shape[:2]} as {self.image_path}"
+                f"{self.dataset} {self.name}: labels are {labels.shape}, expected {image.shape[:2]} as "
+                f"{self.image_path}"
             )
         return image, labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -67,7 +68,7 @@ class UNet(nn.Module):
             _double_conv(above, here, norm) for above, here in zip((in_channels, *widths), widths, strict=False)
         )
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(below, here, 2, stride=2) for here, below in zip(widths, widths[1:], strict=False)
+            nn.ConvTranspose2d(below, here, 2, stride=2) for here, below in itertools.pairwise(widths)
         )
         self.merge = nn.ModuleList(_double_conv(2 * here, here, norm) for here in widths[:-1])
         self.head = nn.Conv2d(widths[0], num_classes, 1)

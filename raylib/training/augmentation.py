@@ -131,7 +131,9 @@ def random_colour(image: Float[Tensor, "b c h w"], how: Augmentation, rng: Gener
     return (grey + (out - grey) * saturation).clamp(0, 1)
 
 
-def random_degradation(image: Float[Tensor, "b c h w"], how: Augmentation, rng: Generator) -> Float[Tensor, "b c h w"]:
+def random_degradation(
+    image: Float[Tensor, "b c h w"], how: Augmentation, rng: Generator
+) -> Float[Tensor, "b c h w"]:
     """Returns pictures of which some are blurred, of low resolution, JPEG compressed or noisy."""
     count, _, height, width = image.shape
     out = image.clone()
@@ -216,7 +218,9 @@ def _glasses(labels: UInt8[Tensor, "b h w"], rng: Generator) -> Bool[Tensor, "b 
         ],
         1,
     )
-    radii = spread[:, None] * torch.tensor([1.0, 1.0, 0.2], device=labels.device) * _uniform(rng, 0.45, 0.75, count, 1)
+    radii = (
+        spread[:, None] * torch.tensor([1.0, 1.0, 0.2], device=labels.device) * _uniform(rng, 0.45, 0.75, count, 1)
+    )
     enough = eyes.sum((1, 2)) > 8
     return _capsules(points, radii, height, width) & enough[:, None, None]
 
@@ -226,11 +230,17 @@ def _fill(image: Float[Tensor, "b c h w"], rng: Generator) -> Float[Tensor, "b c
     count, _, height, width = image.shape
     colour = _uniform(rng, 0, 1, count, 3, 1, 1)
     # Skin-like tones, because hands are what most often covers a face.
-    tone = torch.tensor([0.75, 0.55, 0.45], device=image.device).view(1, 3, 1, 1) * _uniform(rng, 0.35, 1.3, count, 1, 1, 1)
-    colour = torch.where(_chance(rng, 0.4, count).view(-1, 1, 1, 1), tone + _uniform(rng, -0.06, 0.06, count, 3, 1, 1), colour)
+    tone = torch.tensor([0.75, 0.55, 0.45], device=image.device).view(1, 3, 1, 1) * _uniform(
+        rng, 0.35, 1.3, count, 1, 1, 1
+    )
+    colour = torch.where(
+        _chance(rng, 0.4, count).view(-1, 1, 1, 1), tone + _uniform(rng, -0.06, 0.06, count, 3, 1, 1), colour
+    )
     coarse = torch.randn(count, 3, 8, 8, generator=rng, device=rng.device)
     coarse = coarse.mean(1, keepdim=True) + 0.3 * coarse
-    texture = functional.interpolate(coarse, size=(height, width), mode="bicubic") * _uniform(rng, 0, 0.2, count, 1, 1, 1)
+    texture = functional.interpolate(coarse, size=(height, width), mode="bicubic") * _uniform(
+        rng, 0, 0.2, count, 1, 1, 1
+    )
     fine = torch.randn(count, 1, height // 2, width // 2, generator=rng, device=rng.device)
     fine = functional.interpolate(fine, size=(height, width)) * _uniform(rng, 0, 0.08, count, 1, 1, 1)
     plain = colour + texture + fine
@@ -241,7 +251,7 @@ def _fill(image: Float[Tensor, "b c h w"], rng: Generator) -> Float[Tensor, "b c
 def random_occlusion(
     image: Float[Tensor, "b 3 h w"], labels: UInt8[Tensor, "b h w"], how: Augmentation, rng: Generator
 ) -> tuple[Float[Tensor, "b 3 h w"], UInt8[Tensor, "b h w"]]:
-    """Returns pictures of which some are covered by a hand, dark glasses, a bar or a blob; those pixels are background."""
+    """Returns pictures of which some are covered by a hand, dark glasses, a bar or a blob, labelled background."""
     pick = _chance(rng, how.occlusion, len(image)).nonzero()[:, 0]
     if not len(pick):
         return image, labels

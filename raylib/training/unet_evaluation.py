@@ -22,9 +22,9 @@ from raylib.errors import ConfigError
 from raylib.faces import FaceDetector, FaceSettings, crop_face
 from raylib.segmentation import FaceSegmenter, Label, draw_labels
 from raylib.segmentation_metrics import (
+    bootstrap_sums,
     boundary_counts,
     boundary_f1,
-    bootstrap_sums,
     class_scores,
     confusion_matrix,
 )
@@ -110,7 +110,10 @@ def evaluate_photos(
 
 
 def comparison_row(
-    image: UInt8[np.ndarray, "h w 3"], guess: UInt8[np.ndarray, "h w"], truth: UInt8[np.ndarray, "h w"], side: int = 160
+    image: UInt8[np.ndarray, "h w 3"],
+    guess: UInt8[np.ndarray, "h w"],
+    truth: UInt8[np.ndarray, "h w"],
+    side: int = 160,
 ) -> UInt8[np.ndarray, "r c 3"]:
     """Returns photograph, prediction and truth side by side, each scaled into a square of `side` pixels."""
     drawn = draw_labels(np.where(truth == IGNORE, 0, truth).astype(np.uint8))
@@ -220,7 +223,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def run_evaluation(config: EvaluateSegmentationConfig) -> dict[str, Any]:
-    """Evaluates, writes `segmentation.json`, `segmentation.md` and `segmentation.png` to `config.out`, returns the report.
+    """Evaluates, writes `segmentation.json`, `.md` and `.png` to `config.out`, and returns the report.
 
     Raises:
         ConfigError: data or weights are not there, or no photograph is left to evaluate.
@@ -247,9 +250,7 @@ def run_evaluation(config: EvaluateSegmentationConfig) -> dict[str, Any]:
         "config": asdict(config),
         "left_out": list(splits.left_out),
         "without_face": len(photos) - len(results),
-        "groups": {
-            name: summarise(group, config.resamples, config.seed) for name, group in _groups(results).items()
-        },
+        "groups": {name: summarise(group, config.resamples, config.seed) for name, group in _groups(results).items()},
     }
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)

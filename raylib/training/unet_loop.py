@@ -67,7 +67,8 @@ class TrainState:
     @property
     def network(self) -> UNet:
         """The network inside any data parallel wrapper."""
-        return getattr(self.model, "module", self.model)
+        inside: UNet = getattr(self.model, "module", self.model)  # type: ignore[arg-type]
+        return inside
 
 
 def new_state(network: UNet, weight_decay: float) -> TrainState:

@@ -24,7 +24,7 @@ from raylib.datasets.labelled import IGNORE, LabelledPhoto
 from raylib.datasets.segmentation_sets import Splits, split_photos
 from raylib.errors import ConfigError
 from raylib.networks.unet import UNet
-from raylib.segmentation import FaceSegmenter, Label, load_weights, save_weights
+from raylib.segmentation import FaceSegmenter, Label, draw_labels, load_weights, save_weights
 from raylib.segmentation_metrics import class_scores
 from raylib.training.augmentation import Augmentation
 from raylib.training.curves import draw_curves
@@ -55,7 +55,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 
-def _cached(photos: tuple[LabelledPhoto, ...], size: int) -> tuple[UInt8[np.ndarray, "..."], UInt8[np.ndarray, "..."]]:
+def _cached(photos: tuple[LabelledPhoto, ...], size: int) -> tuple[UInt8[np.ndarray, ...], UInt8[np.ndarray, ...]]:
     images, labels = cache_photos(photos, size)
     for index, photo in enumerate(photos):
         if photo.dataset == "helen":  # its background holds ears and necks, which are skin elsewhere
@@ -106,6 +106,25 @@ def _validation_row(
     return {_SCORE: float(scores.mean_f1), "val_pixel_accuracy": float(scores.pixel_accuracy), **row}
 
 
+def _mean_over_workers(value: float, world: int, device: torch.device) -> float:
+    total = torch.tensor(value, dtype=torch.float32, device=device)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+    return float(total) / world
+
+
+def _write_board(board: SummaryWriter, state: TrainState, batch: torch.Tensor, row: dict[str, float]) -> None:
+    """Adds an epoch's figures to TensorBoard, and some training pictures above what the network makes of them."""
+    for key, value in row.items():
+        board.add_scalar(key, value, state.epoch)
+    with torch.inference_mode():
+        guess = draw_labels(state.average(batch).argmax(1).to(torch.uint8).cpu().numpy())
+    seen = (batch * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    picture = np.concatenate([np.concatenate(list(seen), 1), np.concatenate(list(guess), 1)])
+    board.add_image("training pictures and predictions", picture, state.epoch, dataformats="HWC")
+    board.flush()
+
+
 def _report(state: TrainState, row: dict[str, float], rank: int) -> None:
     """Hands figures and, from the first worker, the checkpoint to Ray; every worker must call it equally often."""
     if rank != 0:
@@ -143,31 +162,28 @@ def train_worker(args: dict[str, Any]) -> None:
     plan = BatchPlan(repeats[rank::world], config.batch_size, steps, config.seed, rank)
     images, labels = _cached(splits.train[rank::world], config.cache_px)
     validation = _cached(splits.validation[rank::world], _input_px(config))
-    sizes = [stage.size_px for stage in config.stages for _ in range(stage.epochs)]
-    schedule = Schedule(steps * len(sizes), config.warmup_steps, config.learning_rate)
-    how = Augmentation().scaled(config.augmentation_strength)
+    stages = [stage for stage in config.stages for _ in range(stage.epochs)]
+    schedule = Schedule(steps * len(stages), config.warmup_steps, config.learning_rate)
     board = SummaryWriter(str(Path(config.out) / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
-    progress = _Progress(state.epoch, len(sizes))
+    progress = _Progress(state.epoch, len(stages))
     losses: list[float] = []
-    while state.epoch < len(sizes):
-        size = sizes[state.epoch]
+    while state.epoch < len(stages):
+        size, how = stages[state.epoch].size_px, Augmentation().scaled(stages[state.epoch].augmentation)
         for number, (x, y) in enumerate(augmented_batches(images, labels, plan, state.epoch, size, how, device)):
             rate = schedule.at(state.step)
             losses.append(train_step(state, x, y, rate, config.ema_decay, precision))
             if rank == 0:
                 progress(state.epoch + (number + 1) / steps, f"loss {np.mean(losses[-steps:]):.4f}")
         state.epoch += 1
-        if state.epoch % config.checkpoint_epochs and state.epoch < len(sizes):
+        if state.epoch % config.checkpoint_epochs and state.epoch < len(stages):
             continue
-        row = {"epoch": float(state.epoch), "size_px": float(size), "loss": float(np.mean(losses)), "rate": rate}
+        row = {"epoch": float(state.epoch), "size_px": float(size), "rate": rate}
+        row["loss"] = _mean_over_workers(float(np.mean(losses)), world, device)
         row |= _validation_row(state, validation, config, device)
         losses.clear()
         state.history.append(row)
         if board is not None:
-            for key, value in row.items():
-                board.add_scalar(key, value, state.epoch)
-            board.add_image("training batch", x[:8].cpu().permute(0, 2, 3, 1).flatten(0, 1), state.epoch, dataformats="HWC")
-            board.flush()
+            _write_board(board, state, x[:8], row)
             progress(state.epoch, f"loss {row['loss']:.4f}, validation F1 {row[_SCORE]:.4f}", always=True)
         _report(state, row, rank)
 
