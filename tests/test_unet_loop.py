@@ -9,6 +9,7 @@ from torch import distributed, multiprocessing
 
 from raylib.datasets.labelled import IGNORE
 from raylib.networks.unet import UNet
+from raylib.segmentation import Label
 from raylib.segmentation_metrics import class_scores
 from raylib.training.augmentation import Augmentation
 from raylib.training.segmentation_loss import segmentation_loss
@@ -171,10 +172,11 @@ def test_the_average_lags_behind_the_network():
 def test_training_learns_drawn_faces():
     state = new_state(_network(), 0.01)
     images, labels = _faces(12, 40)
-    plan = BatchPlan(np.ones(12, np.uint8), batch_size=4, steps=200, seed=0)
-    for x, y in augmented_batches(images, labels, plan, 0, 32, Augmentation().scaled(0.2), CPU):
-        train_step(state, x, y, 1e-2, 0.9, torch.float32)
+    plan = BatchPlan(np.ones(12, np.uint8), batch_size=4, steps=150, seed=0)
+    schedule = Schedule(150, 10, 3e-3)
+    for step, (x, y) in enumerate(augmented_batches(images, labels, plan, 0, 32, Augmentation().scaled(0.2), CPU)):
+        train_step(state, x, y, schedule.at(step), 0.9, torch.float32)
     seen, truth = _faces(20, 32)
     scores = class_scores(validate(state.average, seen[12:], truth[12:], 4, CPU, torch.float32))
-    assert scores.mean_f1 > 0.8
-    assert scores.pixel_accuracy > 0.9
+    assert scores.pixel_accuracy > 0.92
+    assert scores.f1[: Label.EYES + 1].min() > 0.8

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 
 from raylib.config import EvaluateSegmentationConfig
@@ -150,9 +150,19 @@ def _groups(results: list[ImageResult]) -> dict[str, list[ImageResult]]:
     return dict(sorted(groups.items()))
 
 
-def _interval(samples: np.ndarray) -> list[Any]:
-    """Returns the 2.5 % and 97.5 % quantiles over the first axis, NaN samples left out."""
-    return np.nanquantile(samples, [0.025, 0.975], axis=0).T.tolist()
+def _measure(value: float, samples: Float[np.ndarray, " r"]) -> dict[str, Any]:
+    """Returns a figure with its 95 % interval from bootstrap samples; None (JSON's null) where it is undefined."""
+    defined = samples[~np.isnan(samples)]
+    interval = np.quantile(defined, [0.025, 0.975]).tolist() if len(defined) else None
+    return {"value": None if math.isnan(value) else float(value), "ci95": interval}
+
+
+def _text(measure: dict[str, Any], digits: int = 3) -> str:
+    return "-" if measure["value"] is None else f"{measure['value']:.{digits}f}"
+
+
+def _text_interval(measure: dict[str, Any], digits: int = 3) -> str:
+    return "-" if measure["ci95"] is None else " to ".join(f"{value:.{digits}f}" for value in measure["ci95"])
 
 
 def summarise(results: list[ImageResult], resamples: int, seed: int) -> dict[str, Any]:
@@ -176,17 +186,14 @@ def summarise(results: list[ImageResult], resamples: int, seed: int) -> dict[str
             "iou": (scores.iou, drawn.iou),
             "boundary_f1": (outlines, drawn_outlines),
         }
-        classes[name] = {
-            measure: {"value": float(value[k]), "ci95": _interval(samples[:, k])}
-            for measure, (value, samples) in measures.items()
-        }
+        classes[name] = {measure: _measure(value[k], samples[:, k]) for measure, (value, samples) in measures.items()}
     return {
         "images": len(results),
         "persons": len({result.photo.person for result in results}),
-        "mean_f1": {"value": float(scores.mean_f1), "ci95": _interval(drawn.mean_f1)},
-        "mean_iou": {"value": float(scores.mean_iou), "ci95": _interval(drawn.mean_iou)},
+        "mean_f1": _measure(float(scores.mean_f1), drawn.mean_f1),
+        "mean_iou": _measure(float(scores.mean_iou), drawn.mean_iou),
         "mean_f1_per_image": float(np.mean(class_scores(confusion).mean_f1)),
-        "pixel_accuracy": {"value": float(scores.pixel_accuracy), "ci95": _interval(drawn.pixel_accuracy)},
+        "pixel_accuracy": _measure(float(scores.pixel_accuracy), drawn.pixel_accuracy),
         "classes": classes,
         "confusion": total.tolist(),
     }
@@ -200,18 +207,16 @@ def markdown(report: dict[str, Any]) -> str:
         lines += [
             f"## {name}: {group['images']} images, {group['persons']} persons",
             "",
-            f"Mean F1 {f1['value']:.3f} [{f1['ci95'][0]:.3f}, {f1['ci95'][1]:.3f}], pixel accuracy "
-            f"{accuracy['value']:.4f} [{accuracy['ci95'][0]:.4f}, {accuracy['ci95'][1]:.4f}], "
-            f"mean IoU {group['mean_iou']['value']:.3f}; 95 % intervals over images.",
+            f"Mean F1 {_text(f1)} ({_text_interval(f1)}), pixel accuracy {_text(accuracy, 4)} "
+            f"({_text_interval(accuracy, 4)}), mean IoU {_text(group['mean_iou'])}; 95 % intervals over images.",
             "",
-            "| class | precision | recall | F1 | 95 % | IoU | boundary F1 |",
+            "| class | precision | recall | F1 | F1, 95 % | IoU | boundary F1 |",
             "|---|---|---|---|---|---|---|",
         ]
         for label, c in group["classes"].items():
-            low, high = c["f1"]["ci95"]
             lines.append(
-                f"| {label} | {c['precision']['value']:.3f} | {c['recall']['value']:.3f} | {c['f1']['value']:.3f} "
-                f"| {low:.3f} to {high:.3f} | {c['iou']['value']:.3f} | {c['boundary_f1']['value']:.3f} |"
+                f"| {label} | {_text(c['precision'])} | {_text(c['recall'])} | {_text(c['f1'])} "
+                f"| {_text_interval(c['f1'])} | {_text(c['iou'])} | {_text(c['boundary_f1'])} |"
             )
         lines += ["", "Confusion, share of each true class (rows) given each class (columns):", ""]
         lines += ["| | " + " | ".join(NAMES) + " |", "|---" * (len(NAMES) + 1) + "|"]
