@@ -93,7 +93,7 @@ def test_a_wrong_folder_says_what_was_expected(tmp_path, versions, message):
 
 def test_photographs_without_a_label_folder_say_so(tmp_path):
     (tmp_path / "V2/Train_RGB").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="expected .*Train_Labels or .*Train_labels"):
+    with pytest.raises(ConfigError, match=r"expected .*Train_Labels or .*Train_labels"):
         list_fasseg(tmp_path, ("V2",))
 
 

@@ -150,7 +150,8 @@ def test_shipped_weights_find_the_parts_of_a_photograph_that_no_set_holds():
     """NASA's portrait of Eileen Collins: eyes, nose and mouth where dlib's landmarks have them."""
     from skimage import data
 
-    from raylib.faces import FaceDetector, FaceSettings, crop_face
+    from raylib.config import FaceSettings
+    from raylib.faces import FaceDetector, crop_face
 
     photo = data.astronaut()
     face = FaceDetector(FaceSettings(detector="hog"))(photo)[0]

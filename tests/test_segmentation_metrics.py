@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from raylib.segmentation_metrics import (
+    bootstrap_sums,
     boundary_counts,
     boundary_f1,
-    bootstrap_sums,
     class_scores,
     confusion_matrix,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -126,14 +127,17 @@ def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path):
     losses = [row["loss"] for row in history]
     assert losses[-1] < 0.8 * losses[0]
     # Going on from anything but the checkpoint would show: a fresh network starts at the first loss again.
-    assert all(later < 1.1 * earlier for earlier, later in zip(losses, losses[1:], strict=False)), losses
+    assert all(later < 1.1 * earlier for earlier, later in itertools.pairwise(losses)), losses
     network, input_px = load_weights(tmp_path / "out/unet.safetensors")
     assert network.widths == (8, 16, 32)
     assert input_px == 32
     assert (tmp_path / "out/curves.svg").read_text().startswith("<svg")
     assert (tmp_path / "out/contact_sheet.png").stat().st_size > 0
     assert list((tmp_path / "out/tensorboard").glob("events.*"))
-    assert json.loads((tmp_path / "out/config.json").read_text())["num_workers"] == 2
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["config"]["num_workers"] == 2
+    assert record["best"]["val_mean_f1"] == max(row["val_mean_f1"] for row in history)
+    assert record["photographs"] == {"train": 16, "validation": 4, "test": 4, "left_out": 0}
 
 
 def test_a_wrong_folder_stops_the_job_before_any_work(tmp_path):

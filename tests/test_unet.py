@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ def test_paper_size_has_the_original_number_of_parameters():
         return 9 * i * o + o + 9 * o * o + o
 
     widths = (3, *PAPER_WIDTHS)
-    expected = sum(pair(i, o) for i, o in zip(widths, widths[1:], strict=False))
+    expected = sum(pair(i, o) for i, o in itertools.pairwise(widths))
     expected += sum(4 * 2 * o * o + o + pair(2 * o, o) for o in PAPER_WIDTHS[:-1])
     expected += 64 * 6 + 6
     assert sum(p.numel() for p in UNet(norm="none").parameters()) == expected == 31_032_070

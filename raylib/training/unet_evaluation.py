@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 
-from raylib.config import EvaluateSegmentationConfig
+from raylib.config import EvaluateSegmentationConfig, FaceSettings
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
 from raylib.datasets.segmentation_sets import split_photos
 from raylib.errors import ConfigError
-from raylib.faces import FaceDetector, FaceSettings, crop_face
-from raylib.segmentation import FaceSegmenter, Label, draw_labels
+from raylib.faces import FaceDetector, crop_face
+from raylib.provenance import environment, sha256
+from raylib.segmentation import FaceSegmenter, Label, draw_labels, shipped_weights
 from raylib.segmentation_metrics import (
     bootstrap_sums,
     boundary_counts,
@@ -253,6 +254,8 @@ def run_evaluation(config: EvaluateSegmentationConfig) -> dict[str, Any]:
         raise ConfigError(f"split {config.split!r} leaves no photograph with a face, expected at least one")
     report = {
         "config": asdict(config),
+        "weights_sha256": sha256(Path(config.weights) if config.weights else shipped_weights()),
+        **environment(("torch",)),
         "left_out": list(splits.left_out),
         "without_face": len(photos) - len(results),
         "groups": {name: summarise(group, config.resamples, config.seed) for name, group in _groups(results).items()},

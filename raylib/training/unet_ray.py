@@ -24,6 +24,7 @@ from raylib.datasets.labelled import IGNORE, LabelledPhoto
 from raylib.datasets.segmentation_sets import Splits, split_photos
 from raylib.errors import ConfigError
 from raylib.networks.unet import UNet
+from raylib.provenance import environment, sha256
 from raylib.segmentation import FaceSegmenter, Label, draw_labels, load_weights, save_weights
 from raylib.segmentation_metrics import class_scores
 from raylib.training.augmentation import Augmentation
@@ -188,6 +189,17 @@ def train_worker(args: dict[str, Any]) -> None:
         _report(state, row, rank)
 
 
+def _start_ray() -> None:
+    """Joins the cluster of the environment, or starts Ray here with a logical CPU to spare beside the workers."""
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address="auto", logging_level="warning")
+    except ConnectionError:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, logging_level="warning")
+
+
 def _storage(path: str) -> str:
     """Returns an address that Ray takes: local folders must be absolute."""
     return path if "://" in path else str(Path(path).resolve())
@@ -206,10 +218,18 @@ def _write_results(config: TrainUnetConfig, splits: Splits, result: ray.train.Re
     history = state.history
     with best.as_directory() as folder:
         load_checkpoint(state, Path(folder) / _CHECKPOINT)
+    best_row = state.history[-1]
     weights = out / "unet.safetensors"
     save_weights(state.average, weights, _input_px(config))
     (out / "history.json").write_text(json.dumps(history, indent=1))
-    (out / "config.json").write_text(json.dumps(asdict(config), indent=1))
+    record = {
+        "job": "train_unet",
+        "config": asdict(config),
+        "photographs": {name: len(getattr(splits, name)) for name in ("train", "validation", "test", "left_out")},
+        "best": best_row,
+        "weights_sha256": sha256(weights),
+    }
+    (out / "run.json").write_text(json.dumps(record | environment(("torch", "ray")), indent=1))
     columns = {key: [row[key] for row in history] for key in history[0]}
     f1 = {label.name.lower(): columns[f"val_f1_{label.name.lower()}"] for label in Label}
     panels = {"training loss": {"loss": columns["loss"]}, "validation F1": f1, "mean": {"mean F1": columns[_SCORE]}}
@@ -243,9 +263,7 @@ def run_training(config: TrainUnetConfig) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     for sentence in splits.left_out:
         print(f"left out: {sentence}")
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(log_to_driver=True)
+    _start_ray()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"config": config, "splits": splits},
