@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from importlib.resources import files
 from pathlib import Path
@@ -160,32 +161,39 @@ class FaceSegmenter:
         # Twice as fast on the CPU as the default layout, and what tensor cores want.
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @torch.inference_mode()
-    def probabilities(self, crops: UInt8[np.ndarray, "b h w 3"]) -> Float[torch.Tensor, "b 6 h w"]:
-        """Returns the probability of each label at each pixel, on the network's device."""
+    def _logits(self, crops: UInt8[np.ndarray, "b h w 3"]) -> Iterator[Float[torch.Tensor, "n 6 h w"]]:
+        """Yields logits at the crops' resolution, some crops at a time."""
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[-1] != 3:
             raise ValueError(f"crops are {crops.dtype} {crops.shape}, expected uint8 (b, h, w, 3)")
         height, width = crops.shape[1:3]
         scale = self.input_px / max(height, width)
         size = [max(1, round(height * scale)), max(1, round(width * scale))]
-        parts = []
         for start in range(0, len(crops), self.batch_size):
-            part = np.require(crops[start : start + self.batch_size], requirements=["C", "W"])  # what torch can wrap
-            batch = torch.from_numpy(part).to(self.device)
-            x = batch.permute(0, 3, 1, 2).float() / 255
+            # What torch can wrap without a warning.
+            part = np.require(crops[start : start + self.batch_size], requirements=["C", "W"])
+            x = torch.from_numpy(part).to(self.device).permute(0, 3, 1, 2).float() / 255
             if size != [height, width]:
                 x = functional.interpolate(x, size, mode="bilinear", antialias=True)
             with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
                 logits = self.network(x.contiguous(memory_format=torch.channels_last)).float()
             if size != [height, width]:
                 logits = functional.interpolate(logits, (height, width), mode="bilinear")
-            parts.append(logits.softmax(1))
-        return torch.cat(parts) if parts else torch.empty(0, len(Label), height, width, device=self.device)
+            yield logits
 
+    @torch.inference_mode()
+    def probabilities(self, crops: UInt8[np.ndarray, "b h w 3"]) -> Float[torch.Tensor, "b 6 h w"]:
+        """Returns the probability of each label at each pixel, on the network's device."""
+        parts = [logits.softmax(1) for logits in self._logits(crops)]
+        return torch.cat(parts) if parts else torch.empty(0, len(Label), *crops.shape[1:3], device=self.device)
+
+    @torch.inference_mode()
     def segment(self, crops: UInt8[np.ndarray, "b h w 3"]) -> UInt8[np.ndarray, "b h w"]:
         """Returns the most probable label of each pixel.
 
         Args:
             crops: RGB faces, upright, hair and chin inside, of any one size.
         """
-        return self.probabilities(crops).argmax(1).to(torch.uint8).cpu().numpy()
+        # Label by label where the logits lie: with the channels next to each other in memory this costs a tenth of
+        # what it costs after joining the parts.
+        parts = [logits.argmax(1).to(torch.uint8).cpu().numpy() for logits in self._logits(crops)]
+        return np.concatenate(parts) if parts else np.zeros(crops.shape[:3], np.uint8)

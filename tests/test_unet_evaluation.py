@@ -25,7 +25,7 @@ def test_an_occluder_covers_the_wanted_share_of_the_face(share):
         image, labels = drawn_face(64, rng)
         mask = occluder_mask(labels, share, rng)
         assert mask[face_mask(labels)].mean() == pytest.approx(share, abs=0.02)
-        seen, truth = cover_face(image, labels, share, image, np.random.default_rng(1))
+        seen, truth = cover_face(image, labels, share, np.random.default_rng(1))
         changed = (seen != image).any(-1)
         assert (truth[changed] == Label.BACKGROUND).all()
         assert (truth[~changed] == np.where(truth[~changed] == 0, 0, labels[~changed])).all()
@@ -33,7 +33,7 @@ def test_an_occluder_covers_the_wanted_share_of_the_face(share):
 
 def test_no_share_covers_nothing():
     image, labels = drawn_face(32, np.random.default_rng(0))
-    seen, truth = cover_face(image, labels, 0.0, image, np.random.default_rng(1))
+    seen, truth = cover_face(image, labels, 0.0, np.random.default_rng(1))
     assert (seen == image).all()
     assert (truth == labels).all()
 

@@ -46,7 +46,10 @@ class Augmentation:
     degrade: float = 0.15
 
     def scaled(self, strength: float) -> Augmentation:
-        """Returns these changes made weaker or stronger; 0 leaves every picture as it is but for its size."""
+        """Returns these changes made weaker or stronger; 0 leaves every picture as it is but for its size.
+
+        Occluders stay as frequent at any strength: faces are covered in reality, too.
+        """
         return Augmentation(
             flip=self.flip if strength > 0 else 0.0,
             rotation_deg=self.rotation_deg * strength,
@@ -54,7 +57,7 @@ class Augmentation:
             aspect=self.aspect**strength,
             shift=self.shift * strength,
             partial=min(1.0, self.partial * strength),
-            occlusion=min(1.0, self.occlusion * strength),
+            occlusion=self.occlusion if strength > 0 else 0.0,
             colour=self.colour * strength,
             degrade=min(1.0, self.degrade * strength),
         )
@@ -226,26 +229,25 @@ def _glasses(labels: UInt8[Tensor, "b h w"], rng: Generator) -> Bool[Tensor, "b 
 
 
 def _fill(image: Float[Tensor, "b c h w"], rng: Generator) -> Float[Tensor, "b c h w"]:
-    """Returns what an occluder shows: a colour with a gradient, noise at some scale, or part of another picture."""
+    """Returns what an occluder shows: one or two colours with coarse and fine texture.
+
+    Never a part of another photograph: that would be a face, labelled background.
+    """
     count, _, height, width = image.shape
     colour = _uniform(rng, 0, 1, count, 3, 1, 1)
     # Skin-like tones, because hands are what most often covers a face.
-    tone = torch.tensor([0.75, 0.55, 0.45], device=image.device).view(1, 3, 1, 1) * _uniform(
-        rng, 0.35, 1.3, count, 1, 1, 1
-    )
-    colour = torch.where(
-        _chance(rng, 0.4, count).view(-1, 1, 1, 1), tone + _uniform(rng, -0.06, 0.06, count, 3, 1, 1), colour
-    )
+    tone = torch.tensor([0.75, 0.55, 0.45], device=image.device).view(1, 3, 1, 1)
+    tone = tone * _uniform(rng, 0.35, 1.3, count, 1, 1, 1) + _uniform(rng, -0.06, 0.06, count, 3, 1, 1)
+    colour = torch.where(_chance(rng, 0.4, count).view(-1, 1, 1, 1), tone, colour)
     coarse = torch.randn(count, 3, 8, 8, generator=rng, device=rng.device)
     coarse = coarse.mean(1, keepdim=True) + 0.3 * coarse
-    texture = functional.interpolate(coarse, size=(height, width), mode="bicubic") * _uniform(
-        rng, 0, 0.2, count, 1, 1, 1
-    )
+    coarse = functional.interpolate(coarse, size=(height, width), mode="bicubic")
     fine = torch.randn(count, 1, height // 2, width // 2, generator=rng, device=rng.device)
     fine = functional.interpolate(fine, size=(height, width)) * _uniform(rng, 0, 0.08, count, 1, 1, 1)
-    plain = colour + texture + fine
-    other = image.roll(1, 0).roll((height // 2, width // 3), (2, 3))
-    return torch.where(_chance(rng, 0.3, count).view(-1, 1, 1, 1), other, plain.to(image.dtype)).clamp(0, 1)
+    # Where the coarse texture changes sign: the outlines of a second colour, as in patterned cloth.
+    patterned = _chance(rng, 0.3, count).view(-1, 1, 1, 1) & (coarse.mean(1, keepdim=True) > 0)
+    colour = torch.where(patterned, _uniform(rng, 0, 1, count, 3, 1, 1), colour)
+    return (colour + coarse * _uniform(rng, 0, 0.2, count, 1, 1, 1) + fine).to(image.dtype).clamp(0, 1)
 
 
 def random_occlusion(

@@ -41,15 +41,8 @@ def occluder_mask(
     return distance <= np.quantile(distance[face], share)
 
 
-def occluder_texture(
-    shape: tuple[int, int], other: UInt8[np.ndarray, "a b 3"], rng: np.random.Generator
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns what the occluder shows: a plain colour, a skin tone, stripes, noise, or another photograph.
-
-    Args:
-        shape: height and width.
-        other: a photograph for the last kind.
-    """
+def occluder_texture(shape: tuple[int, int], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns what an occluder of a size shows: a plain colour, a skin tone, stripes, noise or a gradient."""
     height, width = shape
     kind = rng.integers(5)
     base = rng.uniform(0, 255, 3)
@@ -65,7 +58,8 @@ def occluder_texture(
     elif kind == 3:
         picture = rng.uniform(0, 255, (height, width, 3))
     else:
-        picture = np.resize(other, (max(height, other.shape[0]), max(width, other.shape[1]), 3))[:height, :width]
+        slope = np.linspace(0, 1, height)[:, None, None] * np.linspace(0, 1, width)[None, :, None]
+        picture = picture * slope + rng.uniform(0, 255, 3) * (1 - slope)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -73,10 +67,9 @@ def cover_face(
     image: UInt8[np.ndarray, "h w 3"],
     labels: UInt8[np.ndarray, "h w"],
     share: float,
-    other: UInt8[np.ndarray, "a b 3"],
     rng: np.random.Generator,
 ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
     """Returns photograph and labels with `share` of the face covered; the occluder is labelled background."""
     mask = occluder_mask(labels, share, rng)
-    texture = occluder_texture(labels.shape, other, rng)
+    texture = occluder_texture(labels.shape, rng)
     return np.where(mask[..., None], texture, image), np.where(mask, np.uint8(Label.BACKGROUND), labels)

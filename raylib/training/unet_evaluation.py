@@ -73,7 +73,6 @@ def _prepared(
 ) -> Iterator[tuple[LabelledPhoto, UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]]:
     """Yields each photograph as the network will see it, with its true labels."""
     detector = FaceDetector(FaceSettings()) if config.framing == "face_crop" else None
-    previous: np.ndarray | None = None
     for index, photo in enumerate(photos):
         image, labels = photo.load()
         if detector is not None:
@@ -85,9 +84,7 @@ def _prepared(
         seen = image
         if config.occlusion > 0:
             rng = np.random.default_rng((config.seed, index))
-            other = image if previous is None else previous
-            seen, labels = cover_face(image, labels, config.occlusion, other, rng)
-        previous = image
+            seen, labels = cover_face(image, labels, config.occlusion, rng)
         yield photo, seen, labels
 
 
