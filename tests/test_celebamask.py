@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import shared_data
 from PIL import Image
 
 from raylib.datasets.celebamask import list_celebamask, to_labels
@@ -9,8 +10,6 @@ from raylib.datasets.labelled import CELEBAMASK_CLASSES, CELEBAMASK_TO_LABEL
 from raylib.errors import ConfigError
 from raylib.segmentation import Label
 
-DATA = Path(__file__).parent.parent.parent / "shared" / "data" / "celebamask"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no CelebAMask in ../shared/data")
 CLASS = {name: number for number, name in enumerate(CELEBAMASK_CLASSES)}
 
 
@@ -120,9 +119,8 @@ def test_a_wrong_folder_says_what_was_expected(tmp_path):
         list_celebamask(tmp_path)
 
 
-@needs_data
 def test_the_real_folder_is_read():
-    listing = list_celebamask(DATA)
+    listing = list_celebamask(shared_data("celebamask"))
     assert len(listing.photos) == 800
     assert listing.left_out == ()
     shown = set()

@@ -7,7 +7,8 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def test_every_line_becomes_a_polyline_inside_the_picture():
     x = [1.0, 2.0, 5.0]
-    text = draw_curves(x, {"loss < 1": {"train": [3.0, 2.0, 1.0]}, "F1": {"eyes": [0.1, 0.5, 0.9], "nose": [0.5] * 3}})
+    f1 = {"eyes": [0.1, 0.5, 0.9], "nose": [0.5] * 3}
+    text = draw_curves(x, {"loss < 1": {"train": [3.0, 2.0, 1.0]}, "F1": f1})
     root = ElementTree.fromstring(text)
     lines = root.findall(f"{SVG}polyline")
     assert len(lines) == 3

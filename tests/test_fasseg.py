@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import shared_data
 from face_drawings import drawn_face, write_fasseg_v3
 from PIL import Image
 
@@ -9,9 +10,6 @@ from raylib.datasets.fasseg import TRAIN_IN_TEST, list_fasseg
 from raylib.datasets.labelled import split_by_person
 from raylib.errors import ConfigError
 from raylib.segmentation import Label, draw_labels
-
-DATA = Path(__file__).parent.parent.parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not (DATA / "fasseg").is_dir(), reason="no FASSEG in ../shared/data")
 
 
 def _write_frontal(root: Path, version: str, split: str, numbers: list[str], labels_word: str = "Labels") -> None:
@@ -111,9 +109,8 @@ def test_a_broken_file_names_itself(tmp_path):
         photo.load()
 
 
-@needs_data
 def test_the_real_folder_is_read_whole():
-    listing = list_fasseg(DATA / "fasseg")
+    listing = list_fasseg(shared_data("fasseg"))
     assert len(listing.photos) == 202
     assert listing.left_out == ()
     multi_pose = [photo for photo in listing.photos if photo.person.startswith("V3/")]
@@ -121,10 +118,9 @@ def test_the_real_folder_is_read_whole():
     assert len({photo.yaw_deg for photo in multi_pose}) == 13
 
 
-@needs_data
 def test_the_authors_bitmaps_snap_to_what_the_snapped_copies_hold():
-    sample = {photo.name: photo for photo in list_fasseg(DATA / "fasseg_bmp_sample", ("V2",)).photos}
-    copies = {photo.name: photo for photo in list_fasseg(DATA / "fasseg", ("V2",)).photos}
+    sample = {photo.name: photo for photo in list_fasseg(shared_data("fasseg_bmp_sample"), ("V2",)).photos}
+    copies = {photo.name: photo for photo in list_fasseg(shared_data("fasseg"), ("V2",)).photos}
     assert len(sample) == 2
     for name, photo in sample.items():
         image, labels = photo.load()

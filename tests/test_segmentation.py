@@ -7,7 +7,9 @@ from face_drawings import drawn_face
 from PIL import Image
 from safetensors.torch import save_file
 
+from raylib.config import FaceSettings
 from raylib.errors import ConfigError
+from raylib.faces import FaceDetector, crop_face
 from raylib.networks.unet import UNet
 from raylib.segmentation import (
     FASSEG_COLOURS,
@@ -146,16 +148,10 @@ def test_shipped_weights_are_small():
     assert shipped_weights().stat().st_size <= 10_000_000
 
 
-def test_shipped_weights_find_the_parts_of_a_photograph_that_no_set_holds():
+def test_shipped_weights_find_the_parts_of_a_photograph_that_no_set_holds(astronaut):
     """NASA's portrait of Eileen Collins: eyes, nose and mouth where dlib's landmarks have them."""
-    from skimage import data
-
-    from raylib.config import FaceSettings
-    from raylib.faces import FaceDetector, crop_face
-
-    photo = data.astronaut()
-    face = FaceDetector(FaceSettings(detector="hog"))(photo)[0]
-    crop = crop_face(photo, face.landmarks)
+    face = FaceDetector(FaceSettings(detector="hog"))(astronaut)[0]
+    crop = crop_face(astronaut, face.landmarks)
     landmarks = crop.points_from_photo(face.landmarks)
     segmenter = FaceSegmenter()
     labels = segmenter.segment(crop.rgb[None])[0]

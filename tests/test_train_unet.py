@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import boto3
 import pytest
 import yaml
 from face_drawings import write_fasseg_v3
+from moto.server import ThreadedMotoServer
 
 from raylib.segmentation import load_weights
 
@@ -68,7 +70,12 @@ class _Driver:
 
     def __init__(self, config: Path, log: Path):
         self.log = log
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_ADDRESS": "local",
+        }
         command = [sys.executable, str(ROOT / "jobs" / "train_unet.py"), "--config", str(config)]
         with log.open("w") as file:
             self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
@@ -99,10 +106,29 @@ def _epoch(text: str) -> int:
     return max((int(number) for number in re.findall(r"epoch (\d+)\.0 of", text)), default=0)
 
 
+@pytest.fixture
+def s3_address(monkeypatch):
+    """An S3 server on this machine with one bucket; processes started here find it through their environment."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="runs")
+    yield "s3://runs/train"
+    server.stop()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(500)
-def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path):
-    config = _write_run(tmp_path)
+def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path, s3_address):
+    config = _write_run(tmp_path, storage_path=s3_address)
     driver = _Driver(config, tmp_path / "first.log")
     try:
         text = driver.wait_for(lambda text: _epoch(text) >= 2)

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,6 @@ from raylib.networks.unet import UNet
 from raylib.segmentation import FaceSegmenter, Label, face_mask, save_weights
 from raylib.training.occluders import cover_face, occluder_mask
 from raylib.training.unet_evaluation import ImageResult, markdown, run_evaluation, summarise
-
-DATA = Path(__file__).parent.parent.parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not (DATA / "fasseg").is_dir(), reason="no FASSEG in ../shared/data")
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -190,14 +191,19 @@ def train_worker(args: dict[str, Any]) -> None:
 
 
 def _start_ray() -> None:
-    """Joins the cluster of the environment, or starts Ray here with a logical CPU to spare beside the workers."""
+    """Joins the cluster that RAY_ADDRESS or a local `ray start` names, or starts Ray for this process alone.
+
+    RAY_ADDRESS=local asks for the latter.
+    """
     if ray.is_initialized():
         return
-    try:
-        ray.init(address="auto", logging_level="warning")
-    except ConnectionError:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, logging_level="warning")
+    if os.environ.get("RAY_ADDRESS") != "local":
+        with contextlib.suppress(ConnectionError):
+            ray.init(address="auto", logging_level="warning")
+            return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Two logical CPUs at least: Ray's own tasks need one beside the workers.
+    ray.init("local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, logging_level="warning")
 
 
 def _storage(path: str) -> str:
