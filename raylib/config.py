@@ -392,8 +392,8 @@ class TrainUnetConfig:
     data: SegmentationData = field(default_factory=SegmentationData)
     widths: tuple[int, ...] = (16, 32, 64, 96, 160, 224)
     norm: Literal["group", "batch", "none"] = "group"
-    stages: tuple[TrainStage, ...] = (TrainStage(128, 30), TrainStage(192, 28), TrainStage(192, 10, 0.6))
-    batch_size: int = 16
+    stages: tuple[TrainStage, ...] = (TrainStage(128, 30), TrainStage(160, 23, 0.5), TrainStage(192, 13, 0.4))
+    batch_size: int = 8
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     weight_decay: float = 0.01

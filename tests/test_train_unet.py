@@ -20,6 +20,8 @@ import yaml
 from face_drawings import write_fasseg_v3
 from moto.server import ThreadedMotoServer
 
+from raylib.cli import parse
+from raylib.config import TrainUnetConfig
 from raylib.segmentation import load_weights
 
 ROOT = Path(__file__).parent.parent
@@ -179,3 +181,22 @@ def test_a_wrong_folder_stops_the_job_before_any_work(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].endswith("expected V2/Train_RGB and V2/Train_Labels in it")
     assert not (tmp_path / "storage").exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "configs").glob("unet_*.yaml")))
+def test_the_shipped_configurations_are_valid(name):
+    config = parse(TrainUnetConfig, "", ["--config", str(ROOT / "configs" / name), "--data.fasseg", "somewhere"])
+    assert config.data.fasseg == "somewhere"
+    assert len(config.widths) >= 2
+    # Every level halves the picture; the last stage must still have a pixel at the bottom.
+    assert config.stages[-1].size_px % 2 ** (len(config.widths) - 1) == 0
+
+
+@pytest.mark.parametrize("option", ["--batch_size=0", "--stages=[{size_px: 8, epochs: 1}]", "--data.nonsense=1"])
+def test_impossible_settings_are_one_sentence(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(TrainUnetConfig, "", ["--name=a", "--storage_path=b", "--out=c", option])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert option.split("=")[0].removeprefix("--").split(".")[-1] in error or "size_px" in error
