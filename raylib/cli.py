@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ActionConfigFile, ArgumentParser
@@ -62,12 +63,34 @@ def parse(config_class: type[C], description: str, argv: Sequence[str] | None = 
         parser.error(str(error))
 
 
-def main(run: Callable[[C], int], config_class: type[C], description: str) -> NoReturn:
+def main(
+    run: Callable[[C], int], config_class: type[C], description: str, argv: Sequence[str] | None = None
+) -> NoReturn:
     """Parses the command line, runs the job and exits with its status; a `ConfigError` exits with 2."""
-    config = parse(config_class, description)
+    config = parse(config_class, description, argv)
     try:
         status = run(config)
     except ConfigError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         status = 2
     sys.exit(status)
+
+
+def main_with_commands(commands: Mapping[str, tuple[Callable[[Any], int], type, str]]) -> NoReturn:
+    """Runs the job that the command line's first word names, with the words after it as its options.
+
+    Args:
+        commands: for each word what `main` takes: the function, its configuration and its description.
+    """
+    words = sys.argv[1:]
+    name = Path(sys.argv[0]).name
+    if words and words[0] in commands:
+        sys.argv[0] = f"{sys.argv[0]} {words[0]}"
+        main(*commands[words[0]], argv=words[1:])
+    lines = [f"usage: {name} COMMAND [OPTIONS]", ""] + [f"  {word:14} {how[2]}" for word, how in commands.items()]
+    if words and words[0] in ("-h", "--help"):
+        print("\n".join(lines))
+        sys.exit(0)
+    given = f"command is {words[0]!r}" if words else "no command given"
+    print(f"{name}: error: {given}, expected one of {list(commands)}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,292 @@
+"""Training the U-Net on Ray Train: data parallel workers, checkpoints in any storage, resume by name."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+from jaxtyping import UInt8
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from torch.utils.tensorboard import SummaryWriter
+
+from raylib.config import TrainUnetConfig
+from raylib.datasets.labelled import IGNORE, LabelledPhoto
+from raylib.datasets.segmentation_sets import Splits, split_photos
+from raylib.errors import ConfigError
+from raylib.networks.unet import UNet
+from raylib.provenance import environment, sha256
+from raylib.segmentation import FaceSegmenter, Label, draw_labels, load_weights, save_weights
+from raylib.segmentation_metrics import class_scores
+from raylib.training.augmentation import Augmentation
+from raylib.training.curves import draw_curves
+from raylib.training.photo_cache import cache_photos
+from raylib.training.unet_evaluation import comparison_row, contact_sheet
+from raylib.training.unet_loop import (
+    BatchPlan,
+    Schedule,
+    TrainState,
+    augmented_batches,
+    load_checkpoint,
+    new_state,
+    save_checkpoint,
+    train_step,
+    validate,
+)
+
+_CHECKPOINT = "state.pt"
+_SCORE = "val_mean_f1"
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Returns the arithmetic of the forward pass; `auto` means bfloat16 where the hardware multiplies it."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+def _cached(photos: tuple[LabelledPhoto, ...], size: int) -> tuple[UInt8[np.ndarray, ...], UInt8[np.ndarray, ...]]:
+    images, labels = cache_photos(photos, size)
+    for index, photo in enumerate(photos):
+        if photo.dataset == "helen":  # its background holds ears and necks, which are skin elsewhere
+            labels[index][labels[index] == Label.BACKGROUND] = IGNORE
+    return images, labels
+
+
+def _build(config: TrainUnetConfig) -> UNet:
+    if config.init_weights:
+        network, _ = load_weights(Path(config.init_weights))
+        return network.train()
+    torch.manual_seed(config.seed)
+    return UNet(config.widths, len(Label), norm=config.norm)
+
+
+def _input_px(config: TrainUnetConfig) -> int:
+    return config.input_px or config.stages[-1].size_px
+
+
+class _Progress:
+    """Prints how far an epoch is, what is left, at most every `pause` seconds."""
+
+    def __init__(self, epochs_done: float, epochs: int, pause: float = 30.0):
+        self._start, self._first, self._epochs, self._pause = time.monotonic(), epochs_done, epochs, pause
+        self._last = self._start
+
+    def __call__(self, epochs_done: float, text: str, always: bool = False) -> None:
+        now = time.monotonic()
+        if not always and now - self._last < self._pause:
+            return
+        self._last = now
+        done = max(epochs_done - self._first, 1e-6)
+        left = (now - self._start) / done * (self._epochs - epochs_done)
+        clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+        print(f"epoch {epochs_done:.1f} of {self._epochs}, {clock} left: {text}", flush=True)
+
+
+def _validation_row(
+    state: TrainState, share: tuple[np.ndarray, np.ndarray], config: TrainUnetConfig, device: torch.device
+) -> dict[str, float]:
+    """Returns the figures of the averaged network over all workers' validation photographs."""
+    precision = resolve_precision(config.precision, device)
+    confusion = torch.from_numpy(validate(state.average, *share, config.batch_size, device, precision)).to(device)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(confusion)
+    scores = class_scores(confusion.cpu().numpy())
+    row = {f"val_f1_{label.name.lower()}": float(scores.f1[label]) for label in Label}
+    return {_SCORE: float(scores.mean_f1), "val_pixel_accuracy": float(scores.pixel_accuracy), **row}
+
+
+def _mean_over_workers(value: float, world: int, device: torch.device) -> float:
+    total = torch.tensor(value, dtype=torch.float32, device=device)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+    return float(total) / world
+
+
+def _write_board(board: SummaryWriter, state: TrainState, batch: torch.Tensor, row: dict[str, float]) -> None:
+    """Adds an epoch's figures to TensorBoard, and some training pictures above what the network makes of them."""
+    for key, value in row.items():
+        board.add_scalar(key, value, state.epoch)
+    with torch.inference_mode():
+        guess = draw_labels(state.average(batch).argmax(1).to(torch.uint8).cpu().numpy())
+    seen = (batch * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    picture = np.concatenate([np.concatenate(list(seen), 1), np.concatenate(list(guess), 1)])
+    board.add_image("training pictures and predictions", picture, state.epoch, dataformats="HWC")
+    board.flush()
+
+
+def _report(state: TrainState, row: dict[str, float], rank: int) -> None:
+    """Hands figures and, from the first worker, the checkpoint to Ray; every worker must call it equally often."""
+    if rank != 0:
+        ray.train.report(row)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(state, Path(folder) / _CHECKPOINT)
+        ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def train_worker(args: dict[str, Any]) -> None:
+    """What every Ray Train worker runs: its share of the photographs, all epochs, from the last checkpoint on.
+
+    Args:
+        args: `config`, the TrainUnetConfig, and `splits`, the photographs.
+    """
+    config: TrainUnetConfig = args["config"]
+    splits: Splits = args["splits"]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(config.threads_per_worker)
+    device = ray.train.torch.get_device()
+    precision = resolve_precision(config.precision, device)
+
+    network = _build(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = new_state(network.to(device), config.weight_decay)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint:
+        with checkpoint.as_directory() as folder:
+            load_checkpoint(state, Path(folder) / _CHECKPOINT)
+    state.model = ray.train.torch.prepare_model(network)
+
+    repeats = np.array([config.fasseg_repeat if p.dataset == "fasseg" else 1 for p in splits.train], np.uint8)
+    steps = max(1, int(repeats.sum()) // (config.batch_size * world))
+    plan = BatchPlan(repeats[rank::world], config.batch_size, steps, config.seed, rank)
+    images, labels = _cached(splits.train[rank::world], config.cache_px)
+    validation = _cached(splits.validation[rank::world], _input_px(config))
+    stages = [stage for stage in config.stages for _ in range(stage.epochs)]
+    schedule = Schedule(steps * len(stages), config.warmup_steps, config.learning_rate)
+    board = SummaryWriter(str(Path(config.out) / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
+    progress = _Progress(state.epoch, len(stages))
+    losses: list[float] = []
+    while state.epoch < len(stages):
+        size, how = stages[state.epoch].size_px, Augmentation().scaled(stages[state.epoch].augmentation)
+        for number, (x, y) in enumerate(augmented_batches(images, labels, plan, state.epoch, size, how, device)):
+            rate = schedule.at(state.step)
+            losses.append(train_step(state, x, y, rate, config.ema_decay, precision))
+            if rank == 0:
+                progress(state.epoch + (number + 1) / steps, f"loss {np.mean(losses[-steps:]):.4f}")
+        state.epoch += 1
+        if state.epoch % config.checkpoint_epochs and state.epoch < len(stages):
+            continue
+        row = {"epoch": float(state.epoch), "size_px": float(size), "rate": rate}
+        row["loss"] = _mean_over_workers(float(np.mean(losses)), world, device)
+        row |= _validation_row(state, validation, config, device)
+        losses.clear()
+        state.history.append(row)
+        if board is not None:
+            _write_board(board, state, x[:8], row)
+            progress(state.epoch, f"loss {row['loss']:.4f}, validation F1 {row[_SCORE]:.4f}", always=True)
+        _report(state, row, rank)
+
+
+def _start_ray() -> None:
+    """Joins the cluster that RAY_ADDRESS or a local `ray start` names, or starts Ray for this process alone.
+
+    RAY_ADDRESS=local asks for the latter.
+    """
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS") != "local":
+        with contextlib.suppress(ConnectionError):
+            ray.init(address="auto", logging_level="warning")
+            return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Two logical CPUs at least: Ray's own tasks need one beside the workers.
+    ray.init("local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, logging_level="warning")
+
+
+def _storage(path: str) -> str:
+    """Returns an address that Ray takes: local folders must be absolute."""
+    return path if "://" in path else str(Path(path).resolve())
+
+
+def _write_results(config: TrainUnetConfig, splits: Splits, result: ray.train.Result) -> Path:
+    """Writes the best epoch's weights, the curves, the contact sheet and the configuration; returns the weights."""
+    out = Path(config.out)
+    best = result.get_best_checkpoint(_SCORE, "max")
+    if best is None or result.checkpoint is None:
+        raise ConfigError(f"run {config.name!r} in {config.storage_path} has no checkpoint; give it another name")
+    network = _build(config)
+    state = new_state(network, config.weight_decay)
+    with result.checkpoint.as_directory() as folder:
+        load_checkpoint(state, Path(folder) / _CHECKPOINT)
+    history = state.history
+    with best.as_directory() as folder:
+        load_checkpoint(state, Path(folder) / _CHECKPOINT)
+    best_row = state.history[-1]
+    weights = out / "unet.safetensors"
+    save_weights(state.average, weights, _input_px(config))
+    (out / "history.json").write_text(json.dumps(history, indent=1))
+    record = {
+        "job": "train_unet",
+        "config": asdict(config),
+        "photographs": {name: len(getattr(splits, name)) for name in ("train", "validation", "test", "left_out")},
+        "best": best_row,
+        "weights_sha256": sha256(weights),
+    }
+    (out / "run.json").write_text(json.dumps(record | environment(("torch", "ray")), indent=1))
+    columns = {key: [row[key] for row in history] for key in history[0]}
+    f1 = {label.name.lower(): columns[f"val_f1_{label.name.lower()}"] for label in Label}
+    panels = {"training loss": {"loss": columns["loss"]}, "validation F1": f1, "mean": {"mean F1": columns[_SCORE]}}
+    (out / "curves.svg").write_text(draw_curves(columns["epoch"], panels))
+    segmenter = FaceSegmenter(weights)
+    rows = []
+    for photo in splits.validation[:: max(1, len(splits.validation) // 18)][:18]:
+        image, labels = photo.load()
+        rows.append(comparison_row(image, segmenter.segment(image[None])[0], labels))
+    contact_sheet(rows).save(out / "contact_sheet.png")
+    return weights
+
+
+def run_training(config: TrainUnetConfig) -> Path:
+    """Trains, or goes on with the run of the same name, and returns the path of the best epoch's weights.
+
+    Connects to the Ray cluster of the environment, or starts Ray here.
+
+    Raises:
+        ConfigError: data, weights or checkpoints are not what the configuration says.
+    """
+    splits = split_photos(config.data)
+    if not splits.train or not splits.validation:
+        raise ConfigError(
+            f"data gives {len(splits.train)} training and {len(splits.validation)} validation photographs, expected "
+            "some of each; see data.fasseg_validation and data.celebamask_validation"
+        )
+    if config.init_weights:
+        load_weights(Path(config.init_weights))
+    out = Path(config.out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    for sentence in splits.left_out:
+        print(f"left out: {sentence}")
+    _start_ray()
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"config": config, "splits": splits},
+        scaling_config=ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker={"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=config.name,
+            storage_path=_storage(config.storage_path),
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=config.keep_checkpoints,
+                checkpoint_score_attribute=_SCORE,
+                checkpoint_score_order="max",
+            ),
+        ),
+    )
+    return _write_results(config, splits, trainer.fit())
