@@ -243,13 +243,8 @@ class BenchmarkYaleBConfig:
         data: folder of the photographs, named with the light's azimuth and elevation (A+035E-20), any depth.
         output: JSON file with the figures; nothing is written if empty.
         picture: file for photographs beside predictions; nothing is written if empty.
-        size: edge of the square in pixels in which faces are compared.
     """
 
     data: str
     output: str = "out/benchmark_yale_b.json"
     picture: str = ""
-    size: int = 160
-
-    def __post_init__(self) -> None:
-        _require(self.size >= 64, "size", self.size, "at least 64 pixels")
