@@ -136,6 +136,8 @@ class _Scene:
         first, count = torch.tensor([0]), torch.tensor([len(self.faces)])
         blur = _BLUR if faces_per_pixel > 1 else 0.0
         unsplit = torch.full((len(self.faces),), -1)
+        shape = (1, self.size, self.size, faces_per_pixel)
+        grads = [torch.ones(shape), torch.ones(*shape, 3), torch.ones(shape)]
 
         def run() -> None:
             face_verts.grad = None
@@ -149,7 +151,7 @@ class _Scene:
                     face_verts, first, count, unsplit, (self.size, self.size), blur, faces_per_pixel, 0, 0, True,
                     blur > 0, False,
                 )[1:]  # fmt: skip
-            torch.autograd.backward(outputs, [torch.ones_like(t) for t in outputs])
+            torch.autograd.backward(outputs, grads)
 
         return run
 

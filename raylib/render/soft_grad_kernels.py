@@ -207,7 +207,7 @@ def soft_backward(part, parts, face_verts, attributes, boxes, face_lists, offset
     height, width = rows.shape[0], columns.shape[0]
     n_channels = attributes.shape[1] // 3
     inv_sigma, inv_gamma = _ONE / sigma, _ONE / gamma
-    lanes = boxes.shape[1] * 2
+    lanes = boxes.shape[1] * 2  # eight, unknown to the compiler: it would unroll short loops and not vectorise them
     n_sums = (_N_VERTS + 3 * n_channels) * TILE
     out_attributes = _OUT + _N_VERTS * TILE
     color = _OUT + n_sums
