@@ -32,12 +32,25 @@ from raylib.visibility import visible_directions
 N_SH = 9
 """Number of harmonics up to order 2."""
 
-# Normalisation of the real spherical harmonics as polynomials of a unit vector.
+# The real spherical harmonics as polynomials of a unit vector: a column each, a row for 1, x, y, z, xy, yz, zx, x^2,
+# y^2, z^2.
 _Y0 = math.sqrt(1 / (4 * math.pi))
 _Y1 = math.sqrt(3 / (4 * math.pi))  # y, z, x
 _Y2 = math.sqrt(15 / (4 * math.pi))  # xy, yz, xz
 _Y20 = math.sqrt(5 / (16 * math.pi))  # 3 z^2 - 1
 _Y22 = math.sqrt(15 / (16 * math.pi))  # x^2 - y^2
+_POLYNOMIALS = (
+    (_Y0, 0, 0, 0, 0, 0, -_Y20, 0, 0),
+    (0, 0, 0, _Y1, 0, 0, 0, 0, 0),
+    (0, _Y1, 0, 0, 0, 0, 0, 0, 0),
+    (0, 0, _Y1, 0, 0, 0, 0, 0, 0),
+    (0, 0, 0, 0, _Y2, 0, 0, 0, 0),
+    (0, 0, 0, 0, 0, _Y2, 0, 0, 0),
+    (0, 0, 0, 0, 0, 0, 0, _Y2, 0),
+    (0, 0, 0, 0, 0, 0, 0, 0, _Y22),
+    (0, 0, 0, 0, 0, 0, 0, 0, -_Y22),
+    (0, 0, 0, 0, 0, 0, 3 * _Y20, 0, 0),
+)
 
 # A_l / pi of each harmonic.
 _LAMBERT = (1.0, 2 / 3, 2 / 3, 2 / 3, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4)
@@ -45,14 +58,10 @@ _LAMBERT = (1.0, 2 / 3, 2 / 3, 2 / 3, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4)
 
 def sh_basis(directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
     """Returns the nine real spherical harmonics of unit vectors."""
-    x, y, z = directions.unbind(-1)
-    return torch.stack(
-        [
-            torch.full_like(x, _Y0), _Y1 * y, _Y1 * z, _Y1 * x,
-            _Y2 * x * y, _Y2 * y * z, _Y20 * (3 * z * z - 1), _Y2 * x * z, _Y22 * (x * x - y * y),
-        ],
-        dim=-1,
-    )  # fmt: skip
+    one = torch.ones_like(directions[..., :1])
+    products = directions * directions.roll(-1, dims=-1)
+    monomials = torch.cat([one, directions, products, directions * directions], dim=-1)
+    return monomials @ directions.new_tensor(_POLYNOMIALS)
 
 
 def lambert_transfer(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:

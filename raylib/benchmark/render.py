@@ -27,16 +27,15 @@ from pytorch3d.renderer import (
     TexturesVertex,
     look_at_view_transform,
 )
-from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
+from pytorch3d.renderer.mesh.rasterize_meshes import _RasterizeFaceVerts
 from pytorch3d.structures import Meshes
-from torch import Tensor
 
 from raylib.benchmark.record import write_record
 from raylib.camera import Camera
 from raylib.config import BenchmarkRenderConfig
 from raylib.lighting import SphericalHarmonicLight, self_shadow_transfer
 from raylib.mesh import hemisphere, vertex_normals
-from raylib.render import SoftRenderer, SoftSettings, pytorch3d_backend, rasterize
+from raylib.render import SoftRenderer, SoftSettings, pytorch3d_backend, rasterize_face_verts
 
 _SIGMA, _GAMMA, _ZFAR = 1e-4, 1e-4, 100.0  # PyTorch3D's usual softness, in its units
 _BLUR = math.log(1 / 1e-4 - 1) * _SIGMA
@@ -129,19 +128,30 @@ class _Scene:
         pose = (R[0] @ turn).T[None]
         self.camera = Camera(*(t.to(device) for t in (pose, T @ turn, focal, torch.full((1, 2), size / 2))))
 
-    def rasterizing(self, function: Callable[..., tuple[Tensor, ...]], faces_per_pixel: int) -> Callable[[], None]:
+    def rasterizing(self, ours: bool, faces_per_pixel: int) -> Callable[[], None]:
         """Forward and backward of a rasteriser with gradients to depths, coordinates and distances."""
         rasterizer = MeshRasterizer(self.cameras, RasterizationSettings())
-        ndc = rasterizer.transform(Meshes([self.verts], [self.faces])).verts_packed().detach().requires_grad_()
+        ndc = rasterizer.transform(Meshes([self.verts], [self.faces])).verts_packed()
+        face_verts = ndc[self.faces].detach().requires_grad_()
+        first, count = torch.tensor([0]), torch.tensor([len(self.faces)])
         blur = _BLUR if faces_per_pixel > 1 else 0.0
+        unsplit = torch.full((len(self.faces),), -1)
+        shape = (1, self.size, self.size, faces_per_pixel)
+        grads = [torch.ones(shape), torch.ones(*shape, 3), torch.ones(shape)]
 
         def run() -> None:
-            ndc.grad = None
-            _, zbuf, bary, dists = function(
-                Meshes([ndc], [self.faces]), self.size, blur, faces_per_pixel, perspective_correct=True,
-                clip_barycentric_coords=blur > 0,
-            )  # fmt: skip
-            torch.autograd.backward([zbuf, bary, dists], [torch.ones_like(t) for t in (zbuf, bary, dists)])
+            face_verts.grad = None
+            if ours:
+                found = rasterize_face_verts(
+                    face_verts, first, count, (self.size, self.size), blur, faces_per_pixel, True, blur > 0
+                )
+                outputs = [found.zbuf, found.bary_coords, found.dists]
+            else:
+                outputs = _RasterizeFaceVerts.apply(
+                    face_verts, first, count, unsplit, (self.size, self.size), blur, faces_per_pixel, 0, 0, True,
+                    blur > 0, False,
+                )[1:]  # fmt: skip
+            torch.autograd.backward(outputs, grads)
 
         return run
 
@@ -193,10 +203,7 @@ def _cases(scene: _Scene, faces_per_pixel: tuple[int, ...]) -> list[tuple[str, i
     reference = scene.phong(MeshRasterizer, most)
     cases: list[tuple[str, int, Callable, Callable]] = []
     if scene.device == "cpu":
-        cases += [
-            ("rasterize", k, scene.rasterizing(rasterize, k), scene.rasterizing(rasterize_meshes, k))
-            for k in faces_per_pixel
-        ]
+        cases += [("rasterize", k, scene.rasterizing(True, k), scene.rasterizing(False, k)) for k in faces_per_pixel]
         cases.append(("PyTorch3D's shader", most, scene.phong(pytorch3d_backend.MeshRasterizer, most), reference))
     cases.append(("soft render", most, scene.soft(), reference))
     return cases

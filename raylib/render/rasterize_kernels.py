@@ -40,9 +40,12 @@ _LOW_MASK = 0xFFFFFFFF
 
 
 @njit(**KERNEL)
-def _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, y, perspective, clip):
-    """Depth, barycentric coordinates and insideness of the eight pixels of a row."""
-    for i in range(TILE):
+def _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, y, perspective, clip, lanes):
+    """Depth, barycentric coordinates and insideness of the eight pixels of a row; `lanes` is eight.
+
+    A count that the compiler does not know keeps it from unrolling the loop, which it would not vectorise any more.
+    """
+    for i in range(lanes):
         x = row[_X + i]
         w0 = ((x - x1) * (y2 - y1) - (y - y1) * (x2 - x1)) / area
         w1 = ((x - x2) * (y0 - y2) - (y - y2) * (x0 - x2)) / area
@@ -117,6 +120,7 @@ def _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, r
                   perspective, clip, row, depth, face, record):  # fmt: skip
     """Nearest face of each pixel of a tile, into `depth`, `face` and `record` (distance, three coordinates)."""
     soft = blur_radius > _ZERO
+    lanes = boxes.shape[1] * 2
     has_twins = twins.shape[0] > 0
     for p in range(TILE * TILE):
         face[p] = -1
@@ -132,7 +136,7 @@ def _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, r
         area = _signed_area(x0, y0, x1, y1, x2, y2)
         for y in range(max(np.int64(boxes[f, 2]), top), min(np.int64(boxes[f, 3]), bottom) + 1):
             start = (y - top) * TILE
-            _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, rows[y], perspective, clip)
+            _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, rows[y], perspective, clip, lanes)
             candidate = False
             for i in range(TILE):
                 nearer = (row[_DEPTH + i] < depth[start + i]) | (twin >= 0)
@@ -169,6 +173,7 @@ def _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, ri
                  perspective, clip, row, row_bits, capacity, keys, records, counts):  # fmt: skip
     """Nearest `capacity` faces of each pixel of a tile, as sorted keys and records in slots."""
     soft = blur_radius > _ZERO
+    lanes = boxes.shape[1] * 2
     has_twins = twins.shape[0] > 0
     for p in range(TILE * TILE):
         counts[p] = 0
@@ -183,7 +188,7 @@ def _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, ri
         area = _signed_area(x0, y0, x1, y1, x2, y2)
         for y in range(max(np.int64(boxes[f, 2]), top), min(np.int64(boxes[f, 3]), bottom) + 1):
             start = (y - top) * TILE
-            _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, rows[y], perspective, clip)
+            _row_barycentric(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, area, rows[y], perspective, clip, lanes)
             candidate = False
             for i in range(TILE):
                 candidate |= (
@@ -277,47 +282,46 @@ def rasterize_tiles(part, parts, face_verts, boxes, face_lists, offsets, twins, 
         n = tile_row // tile_rows
         top = (tile_row - n * tile_rows) * TILE
         bottom = min(height, top + TILE) - 1
+        # The rows of a tile row are neighbours in memory: emptied in one go, they stay in the cache for the hits.
+        out, out_end = (n * height + top) * width * capacity, (n * height + bottom + 1) * width * capacity
+        pix_to_face[out:out_end] = -1
+        zbuf[out:out_end] = _EMPTY
+        dists[out:out_end] = _EMPTY
+        bary_coords[out * 3 : out_end * 3] = _EMPTY
         for tile_column in range(tile_columns):
             tile = n * n_tiles + (tile_row - n * tile_rows) * tile_columns + tile_column
             begin, end = offsets[tile], offsets[tile + 1]
             left = tile_column * TILE
             right = min(width, left + TILE) - 1
-            if end > begin:
-                for i in range(TILE):
-                    row[_X + i] = columns[min(left + i, width - 1)]
-                if capacity == 1:
-                    _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows,
-                                  blur_radius, perspective, clip, row, depth, face, records)  # fmt: skip
-                else:
-                    _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows,
-                                 blur_radius, perspective, clip, row, row_bits, capacity, keys, records,
-                                 counts)  # fmt: skip
+            if end <= begin:
+                continue
+            for i in range(TILE):
+                row[_X + i] = columns[min(left + i, width - 1)]
+            if capacity == 1:
+                _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows,
+                              blur_radius, perspective, clip, row, depth, face, records)  # fmt: skip
+            else:
+                _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows,
+                             blur_radius, perspective, clip, row, row_bits, capacity, keys, records,
+                             counts)  # fmt: skip
             for y in range(top, bottom + 1):
                 for x in range(left, right + 1):
                     p = (y - top) * TILE + x - left
                     out = ((n * height + y) * width + x) * capacity
-                    count = 0
-                    if end > begin:
-                        if capacity == 1:
-                            if face[p] >= 0:
-                                count = 1
-                                pix_to_face[out] = face[p]
-                                zbuf[out] = depth[p]
-                                dists[out] = records[p * 4]
-                                for c in range(3):
-                                    bary_coords[out * 3 + c] = records[p * 4 + 1 + c]
-                        else:
-                            count = np.int64(counts[p])
-                            for k in range(count):
-                                key = keys[p * capacity + k]
-                                at = (p * capacity + (key & _SLOT_MASK)) * 4
-                                bits[0] = np.int32(key >> 32)
-                                zbuf[out + k] = bits_as_float[0]
-                                pix_to_face[out + k] = face_lists[begin + ((key & _LOW_MASK) >> 8)]
-                                dists[out + k] = records[at]
-                                for c in range(3):
-                                    bary_coords[(out + k) * 3 + c] = records[at + 1 + c]
-                    pix_to_face[out + count : out + capacity] = -1
-                    zbuf[out + count : out + capacity] = _EMPTY
-                    dists[out + count : out + capacity] = _EMPTY
-                    bary_coords[(out + count) * 3 : (out + capacity) * 3] = _EMPTY
+                    if capacity == 1:
+                        if face[p] >= 0:
+                            pix_to_face[out] = face[p]
+                            zbuf[out] = depth[p]
+                            dists[out] = records[p * 4]
+                            for c in range(3):
+                                bary_coords[out * 3 + c] = records[p * 4 + 1 + c]
+                        continue
+                    for k in range(np.int64(counts[p])):
+                        key = keys[p * capacity + k]
+                        at = (p * capacity + (key & _SLOT_MASK)) * 4
+                        bits[0] = np.int32(key >> 32)
+                        zbuf[out + k] = bits_as_float[0]
+                        pix_to_face[out + k] = face_lists[begin + ((key & _LOW_MASK) >> 8)]
+                        dists[out + k] = records[at]
+                        for c in range(3):
+                            bary_coords[(out + k) * 3 + c] = records[at + 1 + c]

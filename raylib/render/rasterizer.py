@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,26 @@ MAX_FACES_PER_PIXEL = 255
 """The slot of a record has eight bits of the sorting key."""
 
 
+_MAX_SPARE_BYTES = 1 << 26
+_spare_memory: deque[NDArray[np.uint8]] = deque(maxlen=2)
+
+
+def _memory(n_bytes: int) -> NDArray[np.uint8]:
+    """Returns memory for outputs, used again once no earlier output refers to it.
+
+    With 50 faces a pixel a third of the time would go into touching fresh pages. Blocks beyond 64 MiB are not kept.
+    """
+    for memory in list(_spare_memory):
+        # Held by the deque, its copy, the loop and the call that counts. Another thread that looks at the same block
+        # at this moment makes one more, so that neither takes it.
+        if memory.nbytes == n_bytes and sys.getrefcount(memory) <= 4:
+            return memory
+    memory = np.empty(n_bytes, np.uint8)
+    if n_bytes <= _MAX_SPARE_BYTES:
+        _spare_memory.append(memory)
+    return memory
+
+
 def _forward(
     face_verts: NDArray[np.float32],
     grid: TileGrid,
@@ -38,9 +61,12 @@ def _forward(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Returns pix_to_face, zbuf, bary_coords and dists of shape (images, height, width, faces per pixel, ...)."""
     shape = (n_images, len(grid.rows), len(grid.columns), faces_per_pixel)
-    pix_to_face = np.empty(shape, np.int64)
-    zbuf, dists = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    bary_coords = np.empty((*shape, 3), np.float32)
+    n = math.prod(shape)
+    memory = _memory(28 * n)
+    pix_to_face = memory[: 8 * n].view(np.int64).reshape(shape)
+    block = memory[8 * n :].view(np.float32)
+    zbuf, dists, bary_coords = block[:n].reshape(shape), block[n : 2 * n].reshape(shape), block[2 * n :]
+    bary_coords = bary_coords.reshape((*shape, 3))
     run_parts(
         rasterize_tiles, threads, face_verts, grid.boxes, grid.face_lists, grid.offsets, twins, grid.columns,
         grid.rows, np.float32(blur_radius), faces_per_pixel, n_images, grid.tile_columns, grid.tile_rows,

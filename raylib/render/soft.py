@@ -90,7 +90,7 @@ class _SoftBlend(torch.autograd.Function):
         height, width = settings.image_size
         corners = faces.numpy()
         turned = verts.detach().numpy() * np.array([-1.0, -1.0, 1.0], np.float32)
-        face_verts = np.ascontiguousarray(turned[:, corners].reshape(n_images * n_faces, 9))
+        face_verts = np.take(turned, corners, axis=1).reshape(n_images * n_faces, 9)
         packed = attributes.detach().contiguous().numpy().reshape(n_images * n_faces, 3 * n_channels)
         columns = -(np.arange(width, dtype=np.float32) + np.float32(0.5))
         rows = -(np.arange(height, dtype=np.float32) + np.float32(0.5))
@@ -141,7 +141,7 @@ class _GatherCorners(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, faces: Tensor) -> Tensor:
         ctx.faces, ctx.shape = faces, values.shape
-        return torch.from_numpy(values.detach().numpy()[:, faces.numpy()])
+        return torch.from_numpy(np.take(values.detach().numpy(), faces.numpy(), axis=1))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -165,7 +165,7 @@ class _SumAtVerts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return torch.from_numpy(grads[0].numpy()[:, ctx.faces.numpy()]), None, None
+        return torch.from_numpy(np.take(grads[0].numpy(), ctx.faces.numpy(), axis=1)), None, None
 
 
 def _vertex_normals(verts: Tensor, faces: Tensor) -> Tensor:

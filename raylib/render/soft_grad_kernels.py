@@ -175,6 +175,13 @@ def _load_row(row, n, y, left, width, n_channels, color, grad_color, out, aux, g
 
 
 @njit(**SOFT_KERNEL)
+def _lane_sum(sums, at):
+    """The sum of eight lanes, in pairs: adding one after the other to memory waits for each store."""
+    low = (sums[at] + sums[at + 1]) + (sums[at + 2] + sums[at + 3])
+    return low + ((sums[at + 4] + sums[at + 5]) + (sums[at + 6] + sums[at + 7]))
+
+
+@njit(**SOFT_KERNEL)
 def soft_backward(part, parts, face_verts, attributes, boxes, face_lists, offsets, columns, rows, blur_radius, sigma,
                   gamma, one_sided, n_images, tile_columns, tile_rows, by_image, out, aux, grad_out, grad_verts,
                   grad_attributes):  # fmt: skip
@@ -207,7 +214,7 @@ def soft_backward(part, parts, face_verts, attributes, boxes, face_lists, offset
     height, width = rows.shape[0], columns.shape[0]
     n_channels = attributes.shape[1] // 3
     inv_sigma, inv_gamma = _ONE / sigma, _ONE / gamma
-    lanes = boxes.shape[1] * 2
+    lanes = boxes.shape[1] * 2  # eight, unknown to the compiler: it would unroll short loops and not vectorise them
     n_sums = (_N_VERTS + 3 * n_channels) * TILE
     out_attributes = _OUT + _N_VERTS * TILE
     color = _OUT + n_sums
@@ -271,11 +278,9 @@ def soft_backward(part, parts, face_verts, attributes, boxes, face_lists, offset
                         touched = True
                 if touched:
                     for k in range(_N_VERTS):
-                        for i in range(TILE):
-                            verts_sum[f, k] += sums[k * TILE + i]
+                        verts_sum[f, k] += _lane_sum(sums, k * TILE)
                     for k in range(3 * n_channels):
-                        for i in range(TILE):
-                            attributes_sum[f, k] += sums[(_N_VERTS + k) * TILE + i]
+                        attributes_sum[f, k] += _lane_sum(sums, (_N_VERTS + k) * TILE)
 
 
 @njit(**KERNEL)

@@ -205,7 +205,7 @@ def soft_forward(part, parts, face_verts, attributes, boxes, face_lists, offsets
     height, width = rows.shape[0], columns.shape[0]
     n_channels = attributes.shape[1] // 3
     inv_sigma, inv_gamma = _ONE / sigma, _ONE / gamma
-    lanes = boxes.shape[1] * 2
+    lanes = boxes.shape[1] * 2  # eight, unknown to the compiler: it would unroll short loops and not vectorise them
     work = np.zeros((TILE, _CHANNELS + n_channels * TILE), np.float32)
     for tile_row in range(part, n_images * tile_rows, parts):
         n = tile_row // tile_rows
