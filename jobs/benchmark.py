@@ -1,11 +1,12 @@
-"""Measures: `python jobs/benchmark.py render` (then pictures, yale_b), each with its own options; see `--help`."""
+"""Measures: `python jobs/benchmark.py render`, and reconstruct, pictures, yale_b; each has its `--help`."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
-from raylib.cli import main
+from raylib.cli import main_with_commands
 from raylib.config import (
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
@@ -14,24 +15,18 @@ from raylib.config import (
 )
 
 BENCHMARKS = {
-    "reconstruct": BenchmarkReconstructConfig,
-    "render": BenchmarkRenderConfig,
-    "pictures": BenchmarkPicturesConfig,
-    "yale_b": BenchmarkYaleBConfig,
+    "reconstruct": (BenchmarkReconstructConfig, "the reconstruction job: time a stage, images a second"),
+    "render": (BenchmarkRenderConfig, "our renderer against PyTorch3D"),
+    "pictures": (BenchmarkPicturesConfig, "pictures of the renderer beside PyTorch3D, and of self-shadow"),
+    "yale_b": (BenchmarkYaleBConfig, "relighting of real faces with and without self-shadow"),
 }
-"""What can be measured: the module of this name in raylib.benchmark runs it with this configuration."""
+"""What can be measured: configuration and description of the module of this name in raylib.benchmark."""
 
 
-def start() -> None:
-    """Runs the benchmark that the first word names; its module is imported after its options have been read."""
-    name = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
-    if name not in BENCHMARKS:
-        sys.exit(f"{sys.argv[0]}: error: the first word is {name!r}, expected one of {', '.join(BENCHMARKS)}")
-    config_class = BENCHMARKS[name]
-    main(
-        lambda config: import_module(f"raylib.benchmark.{name}").run(config), config_class, config_class.__doc__ or ""
-    )
+def runner(name: str) -> Callable[[Any], int]:
+    """Returns the function that runs a benchmark; its module is imported after the options have been read."""
+    return lambda config: int(import_module(f"raylib.benchmark.{name}").run(config))
 
 
 if __name__ == "__main__":
-    start()
+    main_with_commands({name: (runner(name), *how) for name, how in BENCHMARKS.items()})

@@ -246,10 +246,13 @@ class ReconstructConfig:
         faces: how faces are looked for.
         fit: how the model is fitted to landmarks.
         fov_deg: angle in degrees that the photograph's longer side is taken to see where its EXIF data do not tell.
+        segment: label hair, skin, eyes, nose, mouth and what covers them with the shipped U-Net, and leave out of the
+            colours what is not face.
         max_pixels: photographs with more pixels are refused (status too_large) before they are decoded.
         max_texture_px: largest side of a texture in pixels; a face that covers less of the photograph gets less.
         write_obj: write OBJ, MTL and texture PNG.
         write_glb: write GLB.
+        write_labels: write the label map of each face's aligned crop, in FASSEG's colours; needs segment.
         write_preview: write a picture with landmarks, overlay and rendered views of each face.
         image_timeout_s: seconds after which an image is given up (status timeout).
         images_per_shard: images that one task takes and one Parquet file holds.
@@ -266,10 +269,12 @@ class ReconstructConfig:
     faces: FaceSettings = field(default_factory=FaceSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     fov_deg: float = 30.0
+    segment: bool = True
     max_pixels: int = 100_000_000
     max_texture_px: int = 1024
     write_obj: bool = True
     write_glb: bool = True
+    write_labels: bool = False
     write_preview: bool = True
     image_timeout_s: float = 60.0
     images_per_shard: int = 16
@@ -289,6 +294,7 @@ class ReconstructConfig:
         _require(self.images_per_shard >= 1, "images_per_shard", self.images_per_shard, "at least 1")
         _require(self.detect_actors >= 0, "detect_actors", self.detect_actors, "0 or more")
         _require(self.reconstruct_actors >= 0, "reconstruct_actors", self.reconstruct_actors, "0 or more")
+        _require(self.segment or not self.write_labels, "write_labels", self.write_labels, "false without segment")
         _require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
 
 

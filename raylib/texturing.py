@@ -1,10 +1,10 @@
 """Colours of a fitted face from its photograph: a texture image and vertex colours that say where they came from.
 
 A point of the surface takes the photograph's colour where it is seen: inside the picture, in front of everything
-else of the mesh, and not at a grazing angle. Elsewhere it takes the colour of its mirror image, and where that is
-not seen either a smooth continuation of what surrounds it. The three blend by weight, so that no seam shows. Light
-falls differently on the two sides: where both are seen, the ratio of their colours is measured on a coarse grid, and
-continued smoothly it corrects what is mirrored.
+else of the mesh, not at a grazing angle, and not covered by hair or an object. Elsewhere it takes the colour of its
+mirror image, and where that is not seen either a smooth continuation of what surrounds it. The three blend by weight,
+so that no seam shows. Light falls differently on the two sides: where both are seen, the ratio of their colours is
+measured on a coarse grid, and continued smoothly it corrects what is mirrored.
 """
 
 from __future__ import annotations
@@ -85,6 +85,22 @@ class _Layout:
 
 
 @dataclass(frozen=True)
+class FaceMask:
+    """Where a photograph shows the bare face, not hair, background or what covers it.
+
+    Attributes:
+        share: how much of the pixel is bare face, 0..1.
+        from_photo: affine map from pixels of the photograph to pixels of `share`.
+    """
+
+    share: Float[np.ndarray, "m m"]
+    from_photo: Float[np.ndarray, "2 3"]
+
+
+_NO_MASK = FaceMask(np.ones((1, 1), dtype=np.float32), np.zeros((2, 3)))
+
+
+@dataclass(frozen=True)
 class FaceColors:
     """The colours of one face.
 
@@ -127,6 +143,7 @@ class Texturer:
         normals_cam: Float[np.ndarray, "v 3"],
         focal_px: float,
         principal_px: Float[np.ndarray, " 2"],
+        mask: FaceMask | None = None,
     ) -> FaceColors:
         """Returns the colours of a face seen in a photograph.
 
@@ -136,7 +153,9 @@ class Texturer:
             normals_cam: unit normals of the vertices in camera space, out of the face.
             focal_px: focal length.
             principal_px: principal point (x, y).
+            mask: where the photograph shows the bare face; everywhere if it is not given.
         """
+        mask = mask or _NO_MASK
         topology = self.topology
         verts = np.ascontiguousarray(verts_cam, dtype=np.float32)
         projected = verts[:, :2] / verts[:, 2:] * np.float32(focal_px) + principal_px.astype(np.float32)
@@ -159,6 +178,8 @@ class Texturer:
             inner_share(zbuf, _OUTLINE_PX),
             low.astype(np.float32),
             np.float32(scale),
+            np.ascontiguousarray(mask.share, dtype=np.float32),
+            mask.from_photo.astype(np.float32),
         )
         n = len(layout.texel)
         texture, gain = self._texture(layout, color[:n], weight[:n])

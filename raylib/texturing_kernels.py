@@ -44,7 +44,21 @@ def inner_share(zbuf, reach):
 
 
 @njit(**KERNEL)
-def sample(rgb, verts, normals, faces, point_face, point_bary, focal, principal, zbuf, inner, low, scale):
+def bilinear(image, x, y):
+    """Returns a grey image at a position in pixels (centres at .5), its border continued outwards."""
+    px = min(max(x - np.float32(0.5), np.float32(0)), np.float32(image.shape[1] - 1))
+    py = min(max(y - np.float32(0.5), np.float32(0)), np.float32(image.shape[0] - 1))
+    x0, y0 = int(px), int(py)
+    x1, y1 = min(x0 + 1, image.shape[1] - 1), min(y0 + 1, image.shape[0] - 1)
+    fx, fy = px - x0, py - y0
+    top = image[y0, x0] * (1 - fx) + image[y0, x1] * fx
+    return top * (1 - fy) + (image[y1, x0] * (1 - fx) + image[y1, x1] * fx) * fy
+
+
+@njit(**KERNEL)
+def sample(
+    rgb, verts, normals, faces, point_face, point_bary, focal, principal, zbuf, inner, low, scale, mask, to_mask
+):
     """Samples the photograph at points of the mesh: colours in 0..1 and weights of what is seen, 0..1."""
     n = point_face.shape[0]
     height, width = rgb.shape[0], rgb.shape[1]
@@ -91,7 +105,12 @@ def sample(rgb, verts, normals, faces, point_face, point_bary, focal, principal,
                 if z <= nearest + DEPTH_BIAS_MM / max(cosine, 0.2):
                     seen += share * inner[row, column]
         border = min(min(u, width - 1 - u), min(v, height - 1 - v))
-        weight[i] = facing * facing * (3 - 2 * facing) * seen * min(border / 3.0, 1.0)
+        bare = bilinear(
+            mask,
+            to_mask[0, 0] * (u + np.float32(0.5)) + to_mask[0, 1] * (v + np.float32(0.5)) + to_mask[0, 2],
+            to_mask[1, 0] * (u + np.float32(0.5)) + to_mask[1, 1] * (v + np.float32(0.5)) + to_mask[1, 2],
+        )
+        weight[i] = facing * facing * (3 - 2 * facing) * seen * min(border / 3.0, 1.0) * bare
     return color, weight
 
 

@@ -25,6 +25,7 @@ from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
 from raylib.reconstruction.rows import SCHEMA, to_parquet
 from raylib.reconstruction.run import config_sha256, reconstruct
+from raylib.segmentation import Label, snap_to_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 HOG_ONLY = FaceSettings(detector="hog")  # the CNN's second look costs a second for each picture without a face
@@ -137,6 +138,24 @@ def test_meshes_load_whole(run):
         assert obj.visual.material.image.size[0] >= 128
         assert Image.open(run[1] / row["preview_uri"]).size == (5 * 288, 288)
         assert (run[1] / row["mtl_uri"]).read_text().endswith(f"{Path(row['texture_uri']).name}\n")
+
+
+def test_label_maps_describe_the_crop(folder, tmp_path, ray_session):
+    """The label map must lie over the face: its eyes, nose and mouth at the landmarks that the row holds."""
+    config = ReconstructConfig(str(folder / "ok plain.png"), str(tmp_path), write_labels=True)
+    assert reconstruct(config, quiet()) == 0
+    (row,) = rows_of(tmp_path).to_dict("records")
+    labels = snap_to_labels(np.asarray(Image.open(tmp_path / row["labels_uri"]).convert("RGB")))
+    fractions = np.bincount(labels.ravel(), minlength=6) / labels.size
+    np.testing.assert_allclose(row["region_fractions"], fractions, atol=1e-6)
+    to_photo = np.asarray(row["crop_to_photo"]).reshape(2, 3)
+    landmarks = np.asarray(row["landmarks_68"]).reshape(68, 2)
+    inside = np.linalg.solve(to_photo[:, :2], (landmarks - to_photo[:, 2]).T).T
+    for label, members in ((Label.NOSE, slice(28, 31)), (Label.MOUTH, slice(48, 68)), (Label.EYES, slice(36, 48))):
+        y, x = np.nonzero(labels == label)
+        centre = inside[members].mean(axis=0)
+        assert len(x) > 50 and np.hypot(x.mean() + 0.5 - centre[0], y.mean() + 0.5 - centre[1]) < 10
+    assert 0 <= row["occlusion"] < 0.15
 
 
 def test_rows_reproject_to_the_landmarks(run):

@@ -8,7 +8,7 @@ from raylib.camera import Camera, rotation_from_euler_deg
 from raylib.mesh import vertex_normals
 from raylib.morphable import load_prior
 from raylib.render import rasterize_pixels
-from raylib.texturing import FILLED, MIRRORED, VISIBLE, Texturer, Topology
+from raylib.texturing import FILLED, MIRRORED, VISIBLE, FaceMask, Texturer, Topology
 from raylib.texturing_kernels import paint_texture, paint_vertices, pull, push
 
 SIZE = 400
@@ -125,6 +125,24 @@ def test_outside_the_photograph_nothing_is_seen(prior, texturer):
     truth = symmetric_colors(prior.mean.numpy())
     mirrored = got.vertex_source == MIRRORED
     assert mirrored.sum() > 300 and np.abs(got.vertex_colors - truth)[mirrored].mean() < 0.03
+
+
+def test_what_the_mask_leaves_out_is_taken_from_the_other_side(prior, texturer):
+    """A hand over one cheek: with the mask its colour must be nowhere, without it must be in the texture."""
+    truth = symmetric_colors(prior.mean.numpy())
+    rgb, verts, normals, camera = photograph(prior, 0.0, truth)
+    covered = rgb.copy()
+    covered[190:260, 230:300] = (0, 0, 255)
+    share = np.ones((SIZE // 2, SIZE // 2), dtype=np.float32)
+    share[94:131, 114:151] = 0
+    half = FaceMask(share, np.array([[0.5, 0, 0], [0, 0.5, 0]]))
+    principal = camera.principal_px[0].numpy()
+    naive = texturer(covered, verts, normals, 1300.0, principal)
+    masked = texturer(covered, verts, normals, 1300.0, principal, half)
+    bluish = [(c.vertex_colors[:, 2] - c.vertex_colors[:, 0] > 0.4).sum() for c in (naive, masked)]
+    assert bluish[0] > 50 and bluish[1] == 0
+    assert np.abs(masked.vertex_colors - truth)[masked.vertex_source == MIRRORED].mean() < 0.03
+    assert (masked.vertex_source == MIRRORED).sum() > 50
 
 
 def test_a_single_pixel_still_gives_finite_colours(prior, texturer):

@@ -22,7 +22,7 @@ from PIL import Image
 
 from raylib.config import FaceSettings
 from raylib.errors import ImageError
-from raylib.faces import Face, FaceDetector, crop_transform
+from raylib.faces import Face, FaceCrop, FaceDetector, crop_face
 from raylib.images import decode
 from raylib.reconstruction.isolation import ChildCrashError, ChildTimeoutError, IsolatedWorker
 from raylib.reconstruction.storage import Location
@@ -50,10 +50,10 @@ class Patch:
 
 @dataclass(frozen=True)
 class FoundFace:
-    """A face, where its aligned crop lies, and its patch of the photograph."""
+    """A face, its aligned crop, and its patch of the photograph."""
 
     face: Face
-    crop_to_photo: Float[np.ndarray, "2 3"]
+    crop: FaceCrop
     patch: Patch
 
 
@@ -115,7 +115,7 @@ class Analyser:
             return AnalysedImage("", error.status, "decode", error.message, seconds=seconds)
         decoded = time.perf_counter()
         faces = tuple(
-            FoundFace(face, crop_transform(face.landmarks, CROP_PX), self._patch(image.rgb, face))
+            FoundFace(face, crop_face(image.rgb, face.landmarks, CROP_PX), self._patch(image.rgb, face))
             for face in self._detector(image.rgb)
         )
         seconds = {"decode": decoded - start, "detect": time.perf_counter() - decoded}

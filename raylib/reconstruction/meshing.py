@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from raylib.camera import Camera, euler_deg, focal_from_fov
 from raylib.config import ReconstructConfig
@@ -26,7 +26,8 @@ from raylib.reconstruction.analysis import AnalysedImage, FoundFace
 from raylib.reconstruction.mesh_files import MeshEncoder
 from raylib.reconstruction.rows import STAGES, to_parquet
 from raylib.reconstruction.storage import Location
-from raylib.texturing import FaceColors, Texturer, Topology
+from raylib.segmentation import FaceSegmenter, Label, draw_labels, face_mask, occlusion, region_fractions
+from raylib.texturing import FaceColors, FaceMask, Texturer, Topology
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class ReconstructStage:
             None if model.mirror_verts is None else model.mirror_verts.numpy(),
         )
         self._texturer = Texturer(self._topology, settings.config.max_texture_px)
+        self._segmenter = FaceSegmenter() if settings.config.segment else None
         self._encoder = MeshEncoder(self._topology.faces, self._topology.uv)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -92,13 +94,16 @@ class ReconstructStage:
         start = time.perf_counter()
         fits = self._fit(found)
         seconds_fit = (time.perf_counter() - start) / max(len(found), 1)
-        for (image, i), fit in zip(found, fits, strict=True):
-            row = self._image_row(image) | self._face_row(image, i)
-            row["seconds_fit"] = seconds_fit
+        start = time.perf_counter()
+        labels = self._labels(found)
+        seconds_segment = (time.perf_counter() - start) / max(len(found), 1)
+        for (image, i), fit, label_map in zip(found, fits, labels, strict=True):
+            row = self._image_row(image) | self._face_row(image, i) | _label_columns(image.faces[i], label_map)
+            row |= {"seconds_fit": seconds_fit, "seconds_segment": seconds_segment}
             try:
                 if isinstance(fit, Exception):
                     raise fit
-                row |= self._mesh(image, i, fit, row)
+                row |= self._mesh(image, i, fit, label_map, row)
             except OSError:
                 raise  # an output that cannot be written concerns the whole run
             except Exception as error:
@@ -140,6 +145,12 @@ class ReconstructStage:
             fits.append(one if usable else RaylibError("the landmarks fit no face before the camera"))
         return fits
 
+    def _labels(self, found: list[tuple[AnalysedImage, int]]) -> list[np.ndarray | None]:
+        """Returns each face's label map, on its aligned crop; None without segmentation."""
+        if self._segmenter is None or not found:
+            return [None] * len(found)
+        return list(self._segmenter.segment(np.stack([image.faces[i].crop.rgb for image, i in found])))
+
     def _image_row(self, image: AnalysedImage) -> dict[str, Any]:
         row: dict[str, Any] = {
             "image_uri": image.uri,
@@ -166,10 +177,12 @@ class ReconstructStage:
             "face_box": found.face.face_box,
             "landmarks_68": found.face.landmarks.ravel(),
             "landmark_spread": found.face.landmark_spread,
-            "crop_to_photo": found.crop_to_photo.ravel().astype(np.float32),
+            "crop_to_photo": found.crop.to_photo.ravel().astype(np.float32),
         }
 
-    def _mesh(self, image: AnalysedImage, i: int, fit: LandmarkFit, row: dict[str, Any]) -> dict[str, Any]:
+    def _mesh(
+        self, image: AnalysedImage, i: int, fit: LandmarkFit, labels: np.ndarray | None, row: dict[str, Any]
+    ) -> dict[str, Any]:
         """Returns the columns of a fitted face after writing its files."""
         start = time.perf_counter()
         found, camera = image.faces[i], fit.camera
@@ -178,10 +191,14 @@ class ReconstructStage:
         normals_cam = (normals @ camera.R.transpose(1, 2))[0].numpy()
         patch_camera = _patch_camera(camera, found)
         principal = patch_camera.principal_px[0].numpy()
-        colors = self._texturer(found.patch.rgb, verts_cam, normals_cam, float(patch_camera.focal_px), principal)
+        colors = self._texturer(
+            found.patch.rgb, verts_cam, normals_cam, float(patch_camera.focal_px), principal, _mask(found, labels)
+        )
         textured = time.perf_counter()
         verts_mm = fit.verts_mm[0].numpy()
-        uris = self._write(row["face_id"], image, found, fit, patch_camera, verts_cam, normals[0].numpy(), colors)
+        uris = self._write(
+            row["face_id"], image, found, fit, labels, patch_camera, verts_cam, normals[0].numpy(), colors
+        )
         written = time.perf_counter()
         yaw, pitch, roll = euler_deg(camera.R)[0].tolist()
         return uris | {
@@ -213,6 +230,7 @@ class ReconstructStage:
         image: AnalysedImage,
         found: FoundFace,
         fit: LandmarkFit,
+        labels: np.ndarray | None,
         patch_camera: Camera,
         verts_cam: np.ndarray,
         normals: np.ndarray,
@@ -233,6 +251,8 @@ class ReconstructStage:
                 verts_mm, normals, colors.vertex_colors, colors.vertex_visibility, texture_png, face_id
             )
             files["glb_uri"] = (f"{face_id}.glb", glb)
+        if config.write_labels and labels is not None:
+            files["labels_uri"] = (f"{face_id}-labels.png", _png(Image.fromarray(draw_labels(labels))))
         if config.write_preview:
             projected = patch_camera.project(fit.verts_mm)[0].numpy()
             mesh = PreviewMesh(
@@ -249,6 +269,41 @@ class ReconstructStage:
         for name, content in files.values():
             self._output.write_bytes(f"{folder}/{name}", content)
         return {column: f"{folder}/{name}" for column, (name, _) in files.items()}
+
+
+def _label_columns(found: FoundFace, labels: np.ndarray | None) -> dict[str, Any]:
+    if labels is None:
+        return {}
+    landmarks = found.crop.points_from_photo(found.face.landmarks)
+    return {
+        "region_fractions": np.array(list(region_fractions(labels).values()), dtype=np.float32),
+        "occlusion": occlusion(labels, landmarks),
+    }
+
+
+def _mask(found: FoundFace, labels: np.ndarray | None) -> FaceMask | None:
+    """Returns where the face's patch shows the bare face; its edge, where colours mix, is left out softly."""
+    if labels is None:
+        return None
+    share = face_mask(labels) | (labels == Label.HAIR) & _brow_band(found, labels.shape)
+    inner = Image.fromarray(share).convert("L").filter(ImageFilter.MinFilter(5)).filter(ImageFilter.BoxBlur(2))
+    soft = np.asarray(inner, dtype=np.float32) / 255.0
+    # photograph -> crop, after patch -> photograph
+    linear = np.linalg.inv(found.crop.to_photo[:, :2])
+    offset = linear @ (found.patch.corner_px - found.crop.to_photo[:, 2])
+    from_patch = np.concatenate([linear * found.patch.scale, offset[:, None]], axis=1)
+    return FaceMask(soft, from_patch)
+
+
+def _brow_band(found: FoundFace, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns where brows may be: hair there belongs to the face, since the label set counts brows as hair."""
+    points = found.crop.points_from_photo(found.face.landmarks)
+    canvas = Image.new("1", (shape[1], shape[0]))
+    draw = ImageDraw.Draw(canvas)
+    thick = max(1, round(0.45 * float(np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0)))))
+    for brow in (points[17:22], points[22:27]):
+        draw.line([(float(x), float(y)) for x, y in brow], fill=1, width=thick)
+    return np.asarray(canvas)
 
 
 def _patch_camera(camera: Camera, found: FoundFace) -> Camera:

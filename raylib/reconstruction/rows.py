@@ -14,7 +14,7 @@ STATUSES = ("ok", "no_face", "decode_error", "too_large", "timeout", "native_cra
 """Values of the column `status`; all but the first two are failures."""
 FAILED = STATUSES[2:]
 
-STAGES = ("read", "decode", "detect", "fit", "texture", "write")
+STAGES = ("read", "decode", "detect", "segment", "fit", "texture", "write")
 """Stages whose seconds a row counts (`seconds_read`, ...)."""
 ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "texture")
 """Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting."""
@@ -50,6 +50,8 @@ SCHEMA = pa.schema(
         _array("landmarks_68", "68,2", "detected landmarks (Multi-PIE order) in pixels, pixel centres at .5"),
         _field("landmark_spread", pa.float32(), "movement of the landmarks when the box moves, share of face size"),
         _array("crop_to_photo", "2,3", "affine map from the aligned 256 px crop to the photograph"),
+        _array("region_fractions", "6", "shares of the crop: background, hair, skin, eyes, nose, mouth"),
+        _field("occlusion", pa.float32(), "share of the face that something covers, estimated"),
         _field("method", pa.string(), "how the face became a mesh"),
         _field("morphable_model", pa.string(), "name of the model"),
         _field("weights_sha256", pa.string(), "of the model or weights file"),
@@ -80,6 +82,7 @@ SCHEMA = pa.schema(
         _field("mtl_uri", pa.string(), "relative to the output folder"),
         _field("texture_uri", pa.string(), "relative to the output folder"),
         _field("glb_uri", pa.string(), "relative to the output folder"),
+        _field("labels_uri", pa.string(), "relative to the output folder"),
         _field("preview_uri", pa.string(), "relative to the output folder"),
         *(_field(f"seconds_{s}", pa.float32(), f"seconds in stage {s}, shared by the image's faces") for s in STAGES),
     ],

@@ -89,6 +89,10 @@ def config_sha256(config: ReconstructConfig, model_sha256: str) -> str:
     """Returns the hash of everything that shapes the result for an image."""
     values = dataclasses.asdict(config)
     shaping = {name: values[name] for name in _SHAPING} | {"model": model_sha256, "schema": SCHEMA_VERSION}
+    if config.segment:
+        from raylib.segmentation import shipped_weights
+
+        shaping["segmentation"] = hashlib.sha256(shipped_weights().read_bytes()).hexdigest()
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
