@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import shared_data
 from PIL import Image
 
 from raylib.datasets.celebamask import list_celebamask, to_labels
@@ -119,7 +118,7 @@ def test_a_wrong_folder_says_what_was_expected(tmp_path):
         list_celebamask(tmp_path)
 
 
-def test_the_real_folder_is_read():
+def test_the_real_folder_is_read(shared_data):
     listing = list_celebamask(shared_data("celebamask"))
     assert len(listing.photos) == 800
     assert listing.left_out == ()

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import shared_data
 from face_drawings import drawn_face, write_fasseg_v3
 from PIL import Image
 
@@ -109,7 +108,7 @@ def test_a_broken_file_names_itself(tmp_path):
         photo.load()
 
 
-def test_the_real_folder_is_read_whole():
+def test_the_real_folder_is_read_whole(shared_data):
     listing = list_fasseg(shared_data("fasseg"))
     assert len(listing.photos) == 202
     assert listing.left_out == ()
@@ -118,7 +117,7 @@ def test_the_real_folder_is_read_whole():
     assert len({photo.yaw_deg for photo in multi_pose}) == 13
 
 
-def test_the_authors_bitmaps_snap_to_what_the_snapped_copies_hold():
+def test_the_authors_bitmaps_snap_to_what_the_snapped_copies_hold(shared_data):
     sample = {photo.name: photo for photo in list_fasseg(shared_data("fasseg_bmp_sample"), ("V2",)).photos}
     copies = {photo.name: photo for photo in list_fasseg(shared_data("fasseg"), ("V2",)).photos}
     assert len(sample) == 2

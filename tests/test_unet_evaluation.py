@@ -103,3 +103,18 @@ def test_a_class_that_never_occurs_is_null_not_nan(tmp_path):
     json.dumps(summary, allow_nan=False)
     report = {"config": {"split": "test"}, "groups": {"fasseg": summary}}
     assert "| eyes | - | - | - | - | - |" in markdown(report)
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_keep_their_scores_on_held_out_people(shared_data, tmp_path):
+    """Floors a little below what the model card states."""
+    data = SegmentationData(fasseg=str(shared_data("fasseg")), celebamask=str(shared_data("celebamask")))
+    groups = run_evaluation(EvaluateSegmentationConfig(str(tmp_path / "a"), data, max_images=26, resamples=1))[
+        "groups"
+    ]
+    assert groups["fasseg"]["mean_f1"]["value"] > 0.90
+    assert groups["celebamask"]["mean_f1"]["value"] > 0.90
+    covered = EvaluateSegmentationConfig(str(tmp_path / "b"), data, max_images=26, resamples=1, occlusion=0.2)
+    for name, group in run_evaluation(covered)["groups"].items():
+        if name in ("fasseg", "celebamask"):
+            assert groups[name]["mean_f1"]["value"] - group["mean_f1"]["value"] < 0.05
