@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -115,6 +115,7 @@ def rotate_sh(coefficients: Float[Tensor, "b 9 c"], R: Float[Tensor, "b 3 3"]) -
     return torch.linalg.pinv(sh_basis(directions)) @ turned
 
 
+@runtime_checkable
 class Light(Protocol):
     """Anything that lights a surface."""
 

@@ -1,17 +1,15 @@
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import shared_data
 from PIL import Image
 
 from raylib.benchmark import pictures, render, yale_b
 from raylib.config import BenchmarkPicturesConfig, BenchmarkRenderConfig, BenchmarkYaleBConfig
 from raylib.errors import ConfigError
-
-YALE_B = Path("../shared/data/yale_b")
 
 
 @pytest.mark.slow
@@ -56,9 +54,8 @@ def test_pictures_agree_with_pytorch3d_and_show_the_shadow(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not YALE_B.is_dir(), reason="needs Yale B in ../shared/data/yale_b")
 def test_self_shadow_helps_on_real_faces_lit_from_the_side(tmp_path):
-    config = BenchmarkYaleBConfig(str(YALE_B), str(tmp_path / "y.json"), str(tmp_path / "y.png"))
+    config = BenchmarkYaleBConfig(str(shared_data("yale_b")), str(tmp_path / "y.json"), str(tmp_path / "y.png"))
     assert yale_b.run(config) == 0
     side = json.loads((tmp_path / "y.json").read_text())["figures"]["by_angle"]["beyond 45"]
     for plain, shadowed in (("lambert", "lambert_shadow"), ("sh", "sh_shadow")):

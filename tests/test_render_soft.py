@@ -176,7 +176,7 @@ def test_silhouette_gradient_is_that_of_the_true_area():
     (true,) = torch.autograd.grad(area(scale), scale)
     (ours,) = torch.autograd.grad(coverage(scale), scale)
     assert 0.97 * true <= ours <= 1.1 * true  # the blurred rim is a little longer than the sharp one
-    perimeter = math.sqrt(4 * math.pi * area(scale))
+    perimeter = math.sqrt(4 * math.pi * area(scale).item())
     assert 0 <= coverage(scale) - area(scale) <= 0.9 * perimeter  # less than a pixel of blur outside the rim
 
 
