@@ -24,6 +24,7 @@ from raylib.texturing_kernels import complete, inner_share, light_ratio, pull, p
 VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
 
+_TEXELS_PER_PIXEL = 1.5  # at least; the layout gives some places less than the average
 _GAIN_GRID = 16  # cells a side of the grid on which the light of both sides is compared
 _MAX_LOG_GAIN = 0.35
 _OUTLINE_PX = 4  # of the depth buffer: the photograph's colours fade out this far from the mesh's outline
@@ -187,7 +188,7 @@ class Texturer:
 
     def _texture_px(self, extent_px: float) -> int:
         """Returns the power of two that keeps the photograph's resolution over the face."""
-        wanted = 2 ** math.ceil(math.log2(max(extent_px * 1.25, 1.0)))
+        wanted = 2 ** math.ceil(math.log2(max(extent_px * _TEXELS_PER_PIXEL, 1.0)))
         return max(128, min(self.max_texture_px, wanted))
 
     def _texture(

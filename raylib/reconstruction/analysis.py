@@ -135,7 +135,7 @@ class Analyser:
         corner = np.clip(np.floor(centre - half).astype(int), 0, limit - 1)
         end = np.clip(np.ceil(centre + half).astype(int), corner + 1, limit)
         patch = rgb[corner[1] : end[1], corner[0] : end[0]]
-        factor = int(size * 1.25 // self._settings.max_texture_px)
+        factor = int(size * 1.5 // self._settings.max_texture_px)
         if factor > 1:
             patch = np.asarray(Image.fromarray(patch).reduce(factor))
         return Patch(np.ascontiguousarray(patch), corner.astype(np.float64), float(max(factor, 1)))
