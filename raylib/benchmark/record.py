@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
-import subprocess
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from raylib.provenance import environment
 
 _PACKAGES = ("torch", "easypytorch3d", "numba", "numpy")
 
@@ -25,28 +24,18 @@ def _cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _commit() -> str | None:
-    folder = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
-
-
 def write_record(output: str, config: Any, figures: dict[str, Any]) -> None:
     """Writes figures, configuration, machine, versions and commit to the file; does nothing if `output` is empty."""
     if not output:
         return
+    origin = environment(_PACKAGES)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     record = {
         "config": dataclasses.asdict(config),
         "figures": figures,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "git_commit": _commit(),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
-        "machine": {
-            "platform": platform.platform(),
-            "cpu": _cpu_name(),
-            "cpus": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
+        **origin,
+        "machine": origin["machine"] | {"cpu": _cpu_name(), "gpu": gpu},
     }
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
