@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import shared_data
 from PIL import Image
 
 from raylib.benchmark import pictures, render, yale_b
@@ -54,7 +53,7 @@ def test_pictures_agree_with_pytorch3d_and_show_the_shadow(tmp_path):
 
 
 @pytest.mark.slow
-def test_self_shadow_helps_on_real_faces_lit_from_the_side(tmp_path):
+def test_self_shadow_helps_on_real_faces_lit_from_the_side(tmp_path, shared_data):
     config = BenchmarkYaleBConfig(str(shared_data("yale_b")), str(tmp_path / "y.json"), str(tmp_path / "y.png"))
     assert yale_b.run(config) == 0
     side = json.loads((tmp_path / "y.json").read_text())["figures"]["by_angle"]["beyond 45"]
