@@ -113,9 +113,9 @@ class Inputs:
         """
         seen = UriSet() if len(self.locations) > 1 or _is_manifest(self.locations[0]) else None
         for n, location in enumerate(self.locations):
-            manifest = _is_manifest(location)
+            manifest, root = _is_manifest(location), location.path
             for path in self._entries(location) if manifest else image_files(location):
-                below = path if manifest else path.removeprefix(location.path).lstrip("/") or PurePosixPath(path).name
+                below = path if manifest else path.removeprefix(root).lstrip("/") or PurePosixPath(path).name
                 if self._wanted(below) and (seen is None or seen.add(self._plain_uri((n, path)))):
                     yield n, path
 

@@ -44,7 +44,8 @@ class RunProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def add(self, counts: Counter[str], faces: int) -> None:
         """Adds a finished shard: images by status, and faces."""

@@ -10,7 +10,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
@@ -90,7 +91,10 @@ class Location:
         """Tells whether the files lie on this machine's disks."""
         return isinstance(self.filesystem, LocalFileSystem)
 
-    @property
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_resolved"}
+
+    @cached_property
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
         is_uri = "://" in self.uri or "::" in self.uri
         target = self.uri if is_uri else os.path.abspath(Path(self.uri).expanduser())  # noqa: PTH100 - keeps links as the user wrote them
@@ -217,7 +221,7 @@ def _s3_image_files(location: Location) -> Iterator[str]:
 
 
 def _is_image_name(name: str) -> bool:
-    suffix = PurePosixPath(name).suffix.lower().lstrip(".")
+    suffix = os.path.splitext(name)[1].lower().lstrip(".")  # noqa: PTH122 - pathlib would intern every name
     return suffix in EXTENSIONS and not name.startswith(".")
 
 
