@@ -1,4 +1,4 @@
-"""What the tests of faults share: photographs good and bad, runs of the job in a process of their own, their proof."""
+"""What the tests of faults share: photographs good and bad, runs of the job in their own process, their proof."""
 
 import contextlib
 import json

@@ -1,6 +1,7 @@
 """Nodes that die and storage that fails while the job runs, and bytes that no one wrote on purpose."""
 
 import io
+import json
 import random
 import shutil
 import socket
@@ -105,8 +106,6 @@ def test_a_flaky_bucket_slows_the_job_and_loses_nothing(photographs, home, tmp_p
     direct.mkdir("results")
     for path in (tmp_path / "photos").iterdir():
         direct.pipe(f"photos/{path.name}", path.read_bytes())
-    import json
-
     flaky = ["--storage_options", json.dumps(options(proxy.server_address[1]))]
     run = Run(
         home, ["--input", "s3://photos", "--output", "s3://results/out", "--images_per_shard", "2", *HOG, *flaky]

@@ -69,7 +69,7 @@ def test_half_written_files_are_removed(tmp_path):
 def test_rows_of_another_configuration_and_of_no_run_are_refused(tmp_path):
     output = Location(str(tmp_path))
     write(output, "a", [row("x")])
-    with pytest.raises(ConfigError, match="another configuration.*choose another output"):
+    with pytest.raises(ConfigError, match=r"another configuration.*choose another output"):
         settle(output, "d")
     (tmp_path / "faces" / "part-z.parquet").write_bytes(b"torn")
     with pytest.raises(ConfigError, match="no rows of this job"):
