@@ -111,15 +111,23 @@ class Run:
             )
 
     def below(self, word: str = "") -> list[int]:
-        """Returns every process that this run started, wherever it hangs by now, with a word in its command line."""
-        found = []
+        """Returns every process that this run started, wherever it hangs by now, with a word in its command line.
+
+        The environment marks them, but Ray's workers write their titles over theirs: these have a marked parent.
+        """
+        marked, parents, lines = set(), {}, {}
         for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and f"FAULT_RUN={self._mark}".encode() in (entry / "environ").read_bytes():
-                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    if int(entry.name) != self.process.pid and word in line:
-                        found.append(int(entry.name))
-        return found
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    pid = int(entry.name)
+                    parents[pid] = parent_of(pid)
+                    lines[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    if f"FAULT_RUN={self._mark}".encode() in (entry / "environ").read_bytes():
+                        marked.add(pid)
+        marked |= {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in marked} - marked:
+            marked |= more
+        return [pid for pid in sorted(marked - {self.process.pid}) if word in lines.get(pid, "")]
 
     def wait(self, timeout_s: float = 400) -> int:
         return self.process.wait(timeout_s)
@@ -138,14 +146,9 @@ class Run:
                 os.kill(pid, signal.SIGKILL)
 
 
-def children_of(pid: int) -> list[int]:
-    """Returns the processes that a process started and that still run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and (entry / "stat").read_text().rpartition(")")[2].split()[1] == str(pid):
-                found.append(int(entry.name))
-    return found
+def parent_of(pid: int) -> int:
+    """Returns the process that a process hangs under."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def wait_for_parts(output: Path, count: int, run: Run, timeout_s: float = 240) -> bool:

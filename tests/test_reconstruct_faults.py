@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_runs import Run, assert_complete, children_of, make_photographs, mesh_bytes, wait_for_parts
+from fault_runs import Run, assert_complete, make_photographs, mesh_bytes, parent_of, wait_for_parts
 
 IMAGES = 40
 SETTINGS = ["--faces.detector", "hog", "--images_per_shard", "2"]
@@ -114,7 +114,7 @@ def test_a_killed_actor_takes_its_child_with_it(photos, home, tmp_path):
     try:
         assert wait_for_parts(tmp_path, 1, run)
         (actor, *_) = run.below("MapWorker(MapBatches(DetectStage)")
-        children = children_of(actor)
+        children = [pid for pid in run.below("spawn_main") if parent_of(pid) == actor]
         assert children
         os.kill(actor, signal.SIGKILL)
         deadline = time.monotonic() + 20
