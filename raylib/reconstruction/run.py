@@ -204,7 +204,7 @@ def _local_cluster_answers() -> bool:
 
     Ray itself would wait for minutes for one that was killed and could not remove its note.
     """
-    note = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
         host, port = note.read_text().strip().rsplit(":", 1)
         with socket.create_connection((host, int(port)), timeout=2):
