@@ -36,9 +36,12 @@ def test_without_a_total_or_a_second_shard_nothing_is_promised(clock):
     shown = RunProgress(Console(file=io.StringIO()), every_s=30)
     shown.add(Counter(ok=2), faces=2)
     assert shown.rate is None and shown.line() == "2 images, 2 faces, 0 failed"
+    clock[0] += 1  # too short to say
+    shown.add(Counter(ok=3), faces=3)
+    assert shown.rate is None
     clock[0] += 1
     shown.add(Counter(ok=3), faces=3)
-    assert shown.line() == "5 images, 5 faces, 0 failed, 3.0 images/s"
+    assert shown.line() == "8 images, 8 faces, 0 failed, 3.0 images/s"
 
 
 def test_time_left_follows_the_present_rate_not_the_whole_night(clock):
