@@ -11,6 +11,20 @@ from typing import Literal
 from raylib.errors import ConfigError
 
 DetectorChoice = Literal["hog", "cnn", "hog_then_cnn"]
+Privacy = Literal["none", "no_pixels", "landmarks_only"]
+
+STATUSES = (
+    "ok",
+    "no_face",
+    "decode_error",
+    "too_large",
+    "timeout",
+    "out_of_memory",
+    "native_crash",
+    "error",
+)
+"""Values of a row's `status`; all but the first two are failures."""
+FAILED = STATUSES[2:]
 
 
 def _require(ok: bool, name: str, value: object, expected: str) -> None:
@@ -236,10 +250,21 @@ class ReconstructConfig:
     """Bulk reconstruction: photographs in, one row and one mesh a face out.
 
     Attributes:
-        input: folder or image file, local or any URI that fsspec reads (s3://bucket/portraits); folders are
-            searched to every depth for image files.
+        input: folder or image file, local or any URI that fsspec reads (s3://bucket/portraits), or a list of them;
+            folders are searched to every depth for image files. A name that ends in .parquet, .csv or .txt is a
+            manifest: a list of paths or URIs, relative ones seen from its folder, a text file with one a line.
         output: folder, local or URI, for faces/*.parquet, meshes/ and run.json. A folder that already holds rows of
             the same configuration is continued.
+        include: pattern or list of patterns (*.jpg), of which an image's path below its input must match one; `*`
+            matches slashes too.
+        exclude: pattern or list of patterns that it must not match.
+        manifest_column: column of a Parquet or CSV manifest that holds the paths.
+        retry: statuses of earlier rows to do again, or "failed" for all failures; nothing by default.
+        privacy: "no_pixels" keeps the photograph out of the output: no preview, plain grey textures, no vertex
+            colours; "landmarks_only" keeps boxes and landmarks and makes no mesh.
+        hide_names: name images by the SHA-256 of their URI, and keep inputs and error details, which may hold
+            names, out of the output.
+        max_failed_fraction: exit with status 1 if a larger share of all images in the output failed.
         method: how a face becomes a mesh; "landmarks" fits the morphable model to 68 landmarks.
         morphable_model: "prior" for the shipped face prior, or the path of a Surrey Face Model (.bin), Basel Face
             Model 2009 (.mat), 2017 or 2019 (.h5) or ICT-FaceKit (folder or .npz).
@@ -255,15 +280,27 @@ class ReconstructConfig:
         write_labels: write the label map of each face's aligned crop, in FASSEG's colours; needs segment.
         write_preview: write a picture with landmarks, overlay and rendered views of each face.
         image_timeout_s: seconds after which an image is given up (status timeout).
+        image_memory_gb: GiB that decoding an image and finding its faces may take (status out_of_memory, or
+            native_crash where a library ends its process over it); 0 for no limit.
+        storage_tries: how often a read, write or listing is tried where the error may pass, with pauses of 0.5 s
+            that double up to 30 s; 7 wait for half a minute in all.
         images_per_shard: images that one task takes and one Parquet file holds.
         detect_actors: processes that decode and detect; 0 for one a CPU.
         reconstruct_actors: processes that fit, colour and write; 0 for one to every two CPUs.
         cpus_per_actor: logical CPUs that Ray sets aside for each of these processes.
+        progress_every_s: seconds between lines of progress where output is no terminal.
         storage_options: keyword arguments for the fsspec filesystem of input and output (endpoint_url, anon, ...).
     """
 
-    input: str
+    input: list[str] | str
     output: str
+    include: list[str] | str = field(default_factory=list)
+    exclude: list[str] | str = field(default_factory=list)
+    manifest_column: str = "image_uri"
+    retry: list[str] | str = field(default_factory=list)
+    privacy: Privacy = "none"
+    hide_names: bool = False
+    max_failed_fraction: float = 1.0
     method: Literal["landmarks"] = "landmarks"
     morphable_model: str = "prior"
     faces: FaceSettings = field(default_factory=FaceSettings)
@@ -277,25 +314,50 @@ class ReconstructConfig:
     write_labels: bool = False
     write_preview: bool = True
     image_timeout_s: float = 60.0
+    image_memory_gb: float = 4.0
     images_per_shard: int = 16
     detect_actors: int = 0
     reconstruct_actors: int = 0
     cpus_per_actor: float = 0.4
+    progress_every_s: float = 30.0
     storage_options: dict[str, object] = field(default_factory=dict)
+    storage_tries: int = 7
 
     def __post_init__(self) -> None:
-        _require(bool(self.input), "input", self.input, "a folder, file or URI")
+        for name in ("include", "exclude", "retry"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, [value] if isinstance(value, str) else list(value))
+        _require(
+            bool(self.inputs) and all(self.inputs), "input", self.input, "a folder, file or URI, or a list of them"
+        )
+        for status in self.retry:
+            _require(status in (*STATUSES, "failed"), "retry", status, f"failed or one of {', '.join(STATUSES)}")
+        fraction = 0 <= self.max_failed_fraction <= 1
+        _require(fraction, "max_failed_fraction", self.max_failed_fraction, "a share from 0 to 1")
         _require(bool(self.output), "output", self.output, "a folder or URI")
         _require(5 <= self.fov_deg <= 120, "fov_deg", self.fov_deg, "5 to 120 degrees")
         _require(self.max_pixels >= 1, "max_pixels", self.max_pixels, "at least 1")
         power = self.max_texture_px >= 128 and self.max_texture_px & (self.max_texture_px - 1) == 0
         _require(power, "max_texture_px", self.max_texture_px, "a power of two from 128")
         _require(self.image_timeout_s > 0, "image_timeout_s", self.image_timeout_s, "more than 0 seconds")
+        _require(self.image_memory_gb >= 0, "image_memory_gb", self.image_memory_gb, "0 or more GiB")
+        _require(self.storage_tries >= 1, "storage_tries", self.storage_tries, "at least 1")
+        _require(self.progress_every_s > 0, "progress_every_s", self.progress_every_s, "more than 0 seconds")
         _require(self.images_per_shard >= 1, "images_per_shard", self.images_per_shard, "at least 1")
         _require(self.detect_actors >= 0, "detect_actors", self.detect_actors, "0 or more")
         _require(self.reconstruct_actors >= 0, "reconstruct_actors", self.reconstruct_actors, "0 or more")
         _require(self.segment or not self.write_labels, "write_labels", self.write_labels, "false without segment")
         _require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
+
+    @property
+    def inputs(self) -> list[str]:
+        """The inputs as a list."""
+        return [self.input] if isinstance(self.input, str) else list(self.input)
+
+    @property
+    def retried(self) -> frozenset[str]:
+        """The statuses whose rows are done again."""
+        return frozenset(self.retry) - {"failed"} | (frozenset(FAILED) if "failed" in self.retry else frozenset())
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ class ImageError(RaylibError):
     """One image cannot be used; carries the row status that says why.
 
     Args:
-        status: value for the row's `status` column (`decode_error` or `too_large`).
+        status: value for the row's `status` column (`decode_error`, `too_large`, `out_of_memory`).
         message: one sentence for the row's `error_message` column.
     """
 

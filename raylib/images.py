@@ -75,7 +75,9 @@ def decode(data: bytes, max_pixels: int) -> DecodedImage:
     except UnidentifiedImageError:
         raise ImageError("decode_error", "not an image in a known format") from None
     except MemoryError:
-        raise ImageError("too_large", "decoding needs more memory than there is") from None
+        raise ImageError(
+            "out_of_memory", "decoding needs more memory than image_memory_gb or the machine has"
+        ) from None
     except Exception as error:  # codecs raise nearly everything on broken files
         raise ImageError("decode_error", f"{type(error).__name__}: {error}".strip(": ")) from error
     diagonal_px = float(np.hypot(*rgb.shape[:2]))

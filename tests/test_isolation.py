@@ -3,11 +3,14 @@
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from raylib.reconstruction.isolation import ChildCrashError, ChildTimeoutError, IsolatedWorker
+from raylib.reconstruction.isolation import ChildCrashError, ChildMemoryError, ChildTimeoutError, IsolatedWorker
 
 
 def make():
@@ -76,3 +79,48 @@ def test_a_child_killed_from_outside_is_replaced(worker):
     with pytest.raises(ChildCrashError):
         worker("a", 60)
     assert worker("a", 60)[0] != pid
+
+
+def hungry():
+    def work(mib: int):
+        return len(bytearray(mib << 20)), os.getpid()
+
+    return work
+
+
+def test_a_call_that_wants_too_much_memory_fails_alone():
+    worker = IsolatedWorker(hungry, memory_bytes=512 << 20)
+    try:
+        size, pid = worker(64, 60)
+        assert size == 64 << 20
+        with pytest.raises(ChildMemoryError, match=r"0\.5 GiB"):
+            worker(1024, 60)
+        size, after = worker(256, 60)
+        assert size == 256 << 20 and after != pid
+    finally:
+        worker.close()
+
+
+def test_a_child_ends_with_its_killed_parent(tmp_path):
+    """The pool's own child would wait for work for ever."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\n"
+        "from raylib.reconstruction.isolation import IsolatedWorker\n"
+        "def make():\n    return lambda _: os.getpid()\n"
+        "if __name__ == '__main__':\n"
+        "    print(IsolatedWorker(make)(0, 60), flush=True)\n    time.sleep(600)\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    parent = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(root)}
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    assert Path(f"/proc/{child}").exists()
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from raylib.errors import ConfigError
-from raylib.reconstruction.storage import Location, check_writable, image_files, open_input
+from raylib.reconstruction.storage import Location, check_writable, image_files, open_input, patiently
 
 
 def fill(root: Path) -> None:
@@ -75,3 +75,48 @@ def test_locations_are_shown_as_users_write_them(tmp_path, monkeypatch):
     assert Location("photos").path == str(tmp_path / "photos")
     assert Location("memory://bucket/x/").join("y") == "/bucket/x/y"
     assert Location("memory://bucket").shown("/bucket/y.png") == "memory:///bucket/y.png"
+
+
+def test_errors_that_may_pass_are_tried_again_and_others_are_not(monkeypatch):
+    pauses = []
+    monkeypatch.setattr("raylib.reconstruction.storage.time.sleep", pauses.append)
+
+    def failing(times: int, error: Exception):
+        calls = []
+
+        def call():
+            calls.append(1)
+            if len(calls) <= times:
+                raise error
+            return len(calls)
+
+        return call, calls
+
+    call, _ = failing(4, OSError(16, "Please reduce your request rate."))
+    assert patiently(call, 7) == 5
+    assert len(pauses) == 4 and all(0.25 * 2**n <= p <= 0.5 * 2**n for n, p in enumerate(pauses))
+    call, calls = failing(9, ConnectionResetError())
+    with pytest.raises(ConnectionResetError):
+        patiently(call, 3)
+    assert len(calls) == 3
+    for error in (FileNotFoundError("gone"), PermissionError("no")):
+        call, calls = failing(1, error)
+        with pytest.raises(type(error)):
+            patiently(call, 7)
+        assert len(calls) == 1
+
+
+def test_a_write_that_fails_once_is_whole_in_the_end(tmp_path, monkeypatch):
+    location = Location(str(tmp_path))
+    monkeypatch.setattr("raylib.reconstruction.storage.time.sleep", lambda _: None)
+    replace, failures = Path.replace, [OSError(5, "Input/output error")] * 2
+
+    def flaky(self, target):
+        if failures:
+            raise failures.pop()
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", flaky)
+    location.write_bytes("faces/a.bin", b"content")
+    assert (tmp_path / "faces/a.bin").read_bytes() == b"content" and not failures
+    assert list((tmp_path / ".incoming").iterdir()) == []

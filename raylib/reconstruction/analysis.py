@@ -24,8 +24,8 @@ from raylib.config import FaceSettings
 from raylib.errors import ImageError
 from raylib.faces import Face, FaceCrop, FaceDetector, crop_face
 from raylib.images import decode
-from raylib.reconstruction.isolation import ChildCrashError, ChildTimeoutError, IsolatedWorker
-from raylib.reconstruction.storage import Location
+from raylib.reconstruction.isolation import ChildCrashError, ChildMemoryError, ChildTimeoutError, IsolatedWorker
+from raylib.reconstruction.listing import Inputs, Item
 
 CROP_PX = 256
 _READ_AHEAD = 4
@@ -92,6 +92,7 @@ class AnalysisSettings:
     max_pixels: int
     max_texture_px: int
     image_timeout_s: float
+    image_memory_gb: float = 0.0
 
 
 class Analyser:
@@ -142,37 +143,39 @@ class Analyser:
 
 
 class DetectStage:
-    """Ray Data stage: a shard of paths in, their analysed images out (both pickled, a shard a row).
+    """Ray Data stage: a shard of images' places in, the analysed images out (both pickled, a shard a row).
 
     Args:
-        location: where the paths lie.
+        inputs: where the images lie.
         settings: limits and detector.
     """
 
-    def __init__(self, location: Location, settings: AnalysisSettings):
-        self._location = location
+    def __init__(self, inputs: Inputs, settings: AnalysisSettings):
+        self._inputs = inputs
         self._timeout_s = settings.image_timeout_s
-        self._child: IsolatedWorker[bytes, AnalysedImage] = IsolatedWorker(partial(Analyser, settings))
+        self._child: IsolatedWorker[bytes, AnalysedImage] = IsolatedWorker(
+            partial(Analyser, settings), int(settings.image_memory_gb * 2**30)
+        )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Returns the rows of `batch` with the column `shard` replaced by the analysed images."""
         shards = [pickle.dumps(list(self.analyse(pickle.loads(s)))) for s in batch["shard"].to_pylist()]
-        return pa.table({"shard_id": batch["shard_id"], "shard": pa.array(shards, pa.large_binary())})
+        column = batch.column_names.index("shard")
+        return batch.set_column(column, "shard", pa.array(shards, pa.large_binary()))
 
-    def analyse(self, paths: list[str]) -> Iterator[AnalysedImage]:
+    def analyse(self, items: list[Item]) -> Iterator[AnalysedImage]:
         """Yields what each image holds; one that fails yields its reason."""
         with ThreadPoolExecutor(_READ_AHEAD) as readers:
-            reads: list[Future[tuple[bytes, float]]] = [readers.submit(self._read, path) for path in paths]
-            for i, path in enumerate(paths):
-                uri = self._location.shown(path)
+            reads: list[Future[tuple[bytes, float]]] = [readers.submit(self._read, item) for item in items]
+            for i, item in enumerate(items):
+                uri = self._inputs.shown(item)
                 try:
                     data, seconds_read = reads[i].result()
                 except ImageError as error:
                     yield AnalysedImage(uri, error.status, "read", error.message)
                     continue
                 except Exception as error:  # every storage has its own errors
-                    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-                    yield AnalysedImage(uri, "error", "read", f"{type(error).__name__}: {reason}".strip(": "))
+                    yield AnalysedImage(uri, "error", "read", self._read_error(error))
                     continue
                 reads[i] = Future()  # lets go of the bytes
                 image = self._isolated(data)
@@ -183,15 +186,22 @@ class DetectStage:
                     seconds={"read": seconds_read, **image.seconds},
                 )
 
-    def _read(self, path: str) -> tuple[bytes, float]:
+    def _read(self, item: Item) -> tuple[bytes, float]:
         start = time.perf_counter()
-        if self._location.is_local:
+        location, path = self._inputs.resolve(item)
+        if location.is_local:
             info = Path(path).stat()
             if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
                 raise ImageError("error", "not a regular file")
             if info.st_size > _MAX_FILE_BYTES:
                 raise ImageError("too_large", f"the file has {info.st_size} bytes, more than {_MAX_FILE_BYTES}")
-        return self._location.read_bytes(path), time.perf_counter() - start
+        return location.read_bytes(path), time.perf_counter() - start
+
+    def _read_error(self, error: Exception) -> str:
+        kind = type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            return f"{kind}: {error.strerror}"
+        return kind if self._inputs.hide_names else f"{kind}: {error}".strip(": ")
 
     def _isolated(self, data: bytes) -> AnalysedImage:
         where = "decode_or_detect"  # a dead child cannot tell which
@@ -199,6 +209,8 @@ class DetectStage:
             return self._child(data, self._timeout_s)
         except ChildTimeoutError as error:
             return AnalysedImage("", "timeout", where, str(error))
+        except ChildMemoryError as error:
+            return AnalysedImage("", "out_of_memory", where, str(error))
         except ChildCrashError as error:
             return AnalysedImage("", "native_crash", where, str(error))
         except Exception as error:

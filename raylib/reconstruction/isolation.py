@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import resource
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from raylib.errors import RaylibError
@@ -25,9 +29,27 @@ class ChildTimeoutError(RaylibError):
     """The child process took longer than its limit."""
 
 
-def _start(make: Callable[[], Callable[[Any], Any]]) -> None:
+class ChildMemoryError(RaylibError):
+    """The child process wanted more memory than its limit."""
+
+
+def _start(make: Callable[[], Callable[[Any], Any]], memory_bytes: int) -> None:
     global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = make()
+    if memory_bytes:
+        # What libraries and models take already does not count.
+        own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (own + memory_bytes, hard))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone: a killed parent cannot, and the pool's pipe would stay open."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(argument: Any) -> Any:
@@ -40,11 +62,13 @@ class IsolatedWorker(Generic[A, R]):
 
     Args:
         make: picklable; called once in each child, returns the function that the child then runs.
+        memory_bytes: address space that a call may add to what the child takes when it is ready; 0 for no limit.
         start_timeout_s: longest time that a child may take to start.
     """
 
-    def __init__(self, make: Callable[[], Callable[[A], R]], start_timeout_s: float = 300.0):
+    def __init__(self, make: Callable[[], Callable[[A], R]], memory_bytes: int = 0, start_timeout_s: float = 300.0):
         self._make = make
+        self._memory_bytes = memory_bytes
         self._start_timeout_s = start_timeout_s
         self._pool: ProcessPoolExecutor | None = None
 
@@ -54,6 +78,7 @@ class IsolatedWorker(Generic[A, R]):
         Raises:
             ChildCrashError: the child died.
             ChildTimeoutError: no result after `timeout_s` seconds.
+            ChildMemoryError: the call needed more than `memory_bytes`.
         """
         pool = self._running_pool()
         try:
@@ -61,6 +86,10 @@ class IsolatedWorker(Generic[A, R]):
         except BrokenProcessPool:
             self.close()
             raise ChildCrashError("native code ended its process") from None
+        except MemoryError:
+            self.close()  # what is left of its heap may be in pieces
+            limit = f"{self._memory_bytes / 2**30:g} GiB" if self._memory_bytes else "the machine has"
+            raise ChildMemoryError(f"it needs more memory than {limit}") from None
         except TimeoutError:
             self.close()
             raise ChildTimeoutError(f"no result after {timeout_s:g} seconds") from None
@@ -69,7 +98,7 @@ class IsolatedWorker(Generic[A, R]):
         if self._pool is None:
             # spawn: a fork would copy Ray's threads and locks.
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._make,))
+            pool = ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._make, self._memory_bytes))
             self._pool = pool
             # The time limit is for the work, not for the imports of a fresh child.
             pool.submit(_ready).result(timeout=self._start_timeout_s)

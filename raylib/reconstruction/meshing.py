@@ -6,7 +6,7 @@ import io
 import pickle
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,11 @@ from raylib.reconstruction.analysis import AnalysedImage, FoundFace
 from raylib.reconstruction.mesh_files import MeshEncoder
 from raylib.reconstruction.rows import STAGES, to_parquet
 from raylib.reconstruction.storage import Location
+from raylib.reconstruction.table import kept_rows, part_name
 from raylib.segmentation import FaceSegmenter, Label, draw_labels, face_mask, occlusion, region_fractions
 from raylib.texturing import FaceColors, FaceMask, Texturer, Topology
+
+_GREY_PX = 4  # edge of the texture that stands for one that privacy keeps out
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,13 @@ class ReconstructStage:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Returns a row a shard: images, faces, and counts by status as a pickled Counter."""
         done = []
-        for shard_id, payload in zip(batch["shard_id"].to_pylist(), batch["shard"], strict=True):
+        columns = (batch["shard_id"].to_pylist(), batch["again"].to_pylist(), batch["shard"])
+        for shard_id, again, payload in zip(*columns, strict=True):
             images: list[AnalysedImage] = pickle.loads(payload.as_buffer())
             rows = self.rows(images)
-            self._output.write_bytes(f"faces/part-{shard_id}.parquet", to_parquet(rows))
+            # Images that are done again leave their old rows in the one write that brings the new ones.
+            kept = kept_rows(self._output, shard_id, {image.uri for image in images}) if again else None
+            self._output.write_bytes(part_name(shard_id), to_parquet(rows, kept))
             # An image counts once, under the status of its first row.
             counts = Counter(r["status"] for r in rows if not r.get("face_index"))
             faces = sum(r["status"] == "ok" for r in rows)
@@ -85,6 +91,9 @@ class ReconstructStage:
         found = []
         for image in images:
             for i, face in enumerate(image.faces):
+                if self._settings.config.privacy == "landmarks_only":
+                    rows.append(self._image_row(image) | self._face_row(image, i))
+                    continue
                 unreliable = self._unreliable(face)
                 if unreliable:
                     error = {"status": "error", "error_stage": "landmarks", "error_message": unreliable}
@@ -194,6 +203,10 @@ class ReconstructStage:
         colors = self._texturer(
             found.patch.rgb, verts_cam, normals_cam, float(patch_camera.focal_px), principal, _mask(found, labels)
         )
+        with_pixels = self._settings.config.privacy == "none"
+        if not with_pixels:
+            grey = np.full((_GREY_PX, _GREY_PX, 3), 128, np.uint8)
+            colors = replace(colors, texture=grey, vertex_colors=np.full_like(colors.vertex_colors, 128 / 255))
         textured = time.perf_counter()
         verts_mm = fit.verts_mm[0].numpy()
         uris = self._write(
@@ -215,7 +228,7 @@ class ReconstructStage:
             "identity": fit.identity[0].numpy(),
             "expression": fit.expression[0].numpy(),
             "verts_mm": verts_mm.ravel(),
-            "vertex_colors": colors.vertex_colors.astype(np.float32).ravel(),
+            "vertex_colors": colors.vertex_colors.astype(np.float32).ravel() if with_pixels else None,
             "vertex_source": colors.vertex_source,
             "vertex_visibility": colors.vertex_visibility,
             "landmark_error_px": float(fit.error_px),
@@ -253,7 +266,7 @@ class ReconstructStage:
             files["glb_uri"] = (f"{face_id}.glb", glb)
         if config.write_labels and labels is not None:
             files["labels_uri"] = (f"{face_id}-labels.png", _png(Image.fromarray(draw_labels(labels))))
-        if config.write_preview:
+        if config.write_preview and config.privacy == "none":
             projected = patch_camera.project(fit.verts_mm)[0].numpy()
             mesh = PreviewMesh(
                 verts_mm,

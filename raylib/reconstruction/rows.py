@@ -8,11 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = "1"
+from raylib.config import STATUSES
 
-STATUSES = ("ok", "no_face", "decode_error", "too_large", "timeout", "native_crash", "error")
-"""Values of the column `status`; all but the first two are failures."""
-FAILED = STATUSES[2:]
+SCHEMA_VERSION = "1"
 
 STAGES = ("read", "decode", "detect", "segment", "fit", "texture", "write")
 """Stages whose seconds a row counts (`seconds_read`, ...)."""
@@ -90,8 +88,12 @@ SCHEMA = pa.schema(
 )
 
 
-def to_parquet(rows: list[dict[str, Any]]) -> bytes:
+def to_parquet(rows: list[dict[str, Any]], before: pa.Table | None = None) -> bytes:
     """Returns a Parquet file of rows; a column that a row lacks is null.
+
+    Args:
+        rows: values by column.
+        before: rows of this schema that come first.
 
     Raises:
         KeyError: a row has a column that the schema lacks.
@@ -101,6 +103,11 @@ def to_parquet(rows: list[dict[str, Any]]) -> bytes:
         if not names.issuperset(row):
             raise KeyError(f"columns {sorted(set(row) - names)} are not in the schema")
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    return table_to_parquet(table if before is None else pa.concat_tables([before.cast(SCHEMA), table]))
+
+
+def table_to_parquet(table: pa.Table) -> bytes:
+    """Returns a table as the content of a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

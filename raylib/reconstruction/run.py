@@ -6,31 +6,31 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import os
 import pickle
 import platform
 import socket
 import subprocess
 import tempfile
+import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raylib import __version__
-from raylib.config import ReconstructConfig
+from raylib.config import FAILED, STATUSES, ReconstructConfig
 from raylib.errors import ConfigError
 from raylib.morphable import LinearFaceModel
-from raylib.reconstruction.rows import SCHEMA_VERSION, STATUSES
-from raylib.reconstruction.storage import Location, check_writable, image_files, open_input
-from raylib.reconstruction.summary import print_summary, read_rows
+from raylib.reconstruction.listing import Inputs
+from raylib.reconstruction.progress import RunProgress
+from raylib.reconstruction.rows import SCHEMA_VERSION
+from raylib.reconstruction.storage import Location, check_writable
+from raylib.reconstruction.summary import print_summary
+from raylib.reconstruction.table import Finished, settle, to_do
 
 _SHAPING = (
     "method",
@@ -42,10 +42,12 @@ _SHAPING = (
     "write_obj",
     "write_glb",
     "write_preview",
+    "privacy",
+    "hide_names",
 )
 """Fields that change what comes out for an image; the others change where and how fast."""
 
-_LEAST_RATE_SECONDS = 2.0
+_COUNTED = 10_000  # images that are counted before a pass starts
 
 _PACKAGES = ("ray", "torch", "numpy", "numba", "dlib-bin", "pillow", "pillow-heif", "pyarrow")
 
@@ -53,35 +55,53 @@ _PACKAGES = ("ray", "torch", "numpy", "numba", "dlib-bin", "pillow", "pillow-hei
 def reconstruct(config: ReconstructConfig, console: Console | None = None) -> int:
     """Runs the job and returns its exit status.
 
+    The inputs are listed again when all shards are done: images that came meanwhile, or that a lost node took with
+    it, are done in another pass.
+
     Args:
         config: what to do.
         console: where progress and summary go; standard output by default.
+
+    Returns:
+        0, or 1 if more than `max_failed_fraction` of the images failed.
 
     Raises:
         ConfigError: before any work, if input, output, model or an earlier run in the output do not fit.
     """
     console = console or Console()
     started = time.time()
-    source = Location(config.input, config.storage_options)
-    output = Location(config.output, config.storage_options)
-    open_input(source)
-    paths = list(image_files(source))
-    if not paths:
-        raise ConfigError(f"input {config.input!r} holds no image file (.jpg, .png, ...)")
+    inputs = Inputs.of(config)
+    output = Location(config.output, config.storage_options, config.storage_tries)
+    inputs.check()
     from raylib.model_files import load_model  # imports torch: only after the cheap checks
 
     model = load_model(config.morphable_model)
     check_writable(output)
     digest = config_sha256(config, model.sha256)
-    done = _finished_uris(output, digest)
-    todo = [path for path in paths if source.shown(path) not in done]
-    if len(todo) < len(paths):
-        console.print(f"{len(paths) - len(todo)} of {len(paths)} images are done already")
-    rate = _run_pipeline(config, source, output, model, digest, todo, console) if todo else None
-    table = read_rows(output, ["image_uri", "status", "face_index"])
-    record = _run_record(config, digest, model, table, started, len(todo), rate)
+    finished = settle(output, digest, config.retried)
+    if finished.images:
+        listed = sum(1 for _ in islice(inputs.items(), _COUNTED))
+        of = f" of {listed}" if listed < _COUNTED else ""
+        again = f", {len(finished.again)} are done again" if finished.again else ""
+        console.print(f"{finished.images - len(finished.again)}{of} images are done already{again}")
+    processed, rate, before = 0, None, -1
+    while len(finished.uris) > before:  # else a pass brought nothing
+        done = _run_pass(config, inputs, output, model, digest, finished, console)
+        if not done.images:
+            break
+        processed, rate = processed + done.images, done.rate or rate
+        before, finished = len(finished.uris), settle(output, digest)
+    record = _run_record(config, digest, model, finished, started, processed, rate)
     output.write_bytes("run.json", json.dumps(record, indent=2, default=str).encode())
+    output.remove_temporary()
     print_summary(console, output, record)
+    failed = sum(finished.counts[status] for status in FAILED)
+    if failed > config.max_failed_fraction * finished.images:
+        console.print(
+            f"{failed} of {finished.images} images failed, more than max_failed_fraction = "
+            f"{config.max_failed_fraction:g} allows"
+        )
+        return 1
     return 0
 
 
@@ -96,67 +116,49 @@ def config_sha256(config: ReconstructConfig, model_sha256: str) -> str:
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
-def _finished_uris(output: Location, digest: str) -> set[str]:
-    """Returns the images that the output already has rows of.
-
-    Raises:
-        ConfigError: they come from another configuration or model.
-    """
-    table = read_rows(output, ["image_uri", "config_sha256"])
-    others = set(table["config_sha256"].to_pylist()) - {digest}
-    if others:
-        raise ConfigError(
-            f"output {output.uri!r} holds rows of another configuration or model (config_sha256 "
-            f"{sorted(others)[0][:16]}..., now {digest[:16]}...); choose another output, or remove this one"
-        )
-    return set(table["image_uri"].to_pylist())
-
-
-def _shards(paths: list[str], size: int) -> Iterator[dict[str, Any]]:
-    """Yields shards of paths; pickled, since not every file name is valid UTF-8."""
-    for start in range(0, len(paths), size):
-        shard = paths[start : start + size]
-        name = hashlib.sha256("\n".join(shard).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        yield {"shard_id": name, "shard": pickle.dumps(shard)}
-
-
-def _run_pipeline(
+def _run_pass(
     config: ReconstructConfig,
-    source: Location,
+    inputs: Inputs,
     output: Location,
     model: LinearFaceModel,
     digest: str,
-    paths: list[str],
+    finished: Finished,
     console: Console,
-) -> float | None:
-    """Runs the stages over the images and returns the images a second after the first shard, start-up aside."""
+) -> RunProgress:
+    """Runs the stages over the images that are to do and returns how far they came."""
+    progress = RunProgress(console, config.progress_every_s)
+    # Small inputs still use every actor, so that the first images are counted.
+    some = sum(1 for _ in islice(to_do(inputs, finished), _COUNTED))
+    if not some:
+        return progress
     import ray
     from ray.data import ActorPoolStrategy
 
     from raylib.reconstruction.analysis import AnalysisSettings, DetectStage
     from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
+    from raylib.reconstruction.shards import dataset
 
     _start_ray()
     cpus = int(ray.cluster_resources().get("CPU", 1))
     detectors = config.detect_actors or max(1, cpus)
     meshers = config.reconstruct_actors or max(1, cpus // 2)
-    # Small inputs still use every actor.
-    size = min(config.images_per_shard, math.ceil(len(paths) / detectors))
-    shards = list(_shards(paths, size))
-    detectors, meshers = min(detectors, len(shards)), min(meshers, len(shards))
+    size = min(config.images_per_shard, -(-some // detectors))
+    detectors, meshers = min(detectors, -(-some // size)), min(meshers, -(-some // size))
     wanted = (detectors + meshers) * config.cpus_per_actor
     if wanted > cpus:
         raise ConfigError(
             f"{detectors} detect_actors and {meshers} reconstruct_actors of cpus_per_actor = "
             f"{config.cpus_per_actor} need {wanted:g} CPUs, but Ray has {cpus}; lower one of them"
         )
-    settings = AnalysisSettings(config.faces, config.max_pixels, config.max_texture_px, config.image_timeout_s)
+    settings = AnalysisSettings(
+        config.faces, config.max_pixels, config.max_texture_px, config.image_timeout_s, config.image_memory_gb
+    )
     common: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "num_cpus": config.cpus_per_actor}
     done = (
-        ray.data.from_items(shards, override_num_blocks=len(shards))
+        dataset(inputs, finished, size)
         .map_batches(
             DetectStage,
-            fn_constructor_args=(source, settings),
+            fn_constructor_args=(inputs, settings),
             compute=ActorPoolStrategy(size=detectors),
             **common,
         )
@@ -167,34 +169,17 @@ def _run_pipeline(
             **common,
         )
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeRemainingColumn(),
-    )
-    counts: Counter[str] = Counter()
-    faces = 0
-    finished: list[tuple[float, int]] = []  # when a shard was done, and its images
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("images", total=len(paths), detail="starting")
+    threading.Thread(target=_count, args=(inputs, finished, progress), daemon=True).start()
+    with progress:
         for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in batch.to_pylist():
-                counts += pickle.loads(row["counts"])
-                faces += row["faces"]
-                failed = sum(counts.values()) - counts["ok"] - counts["no_face"]
-                finished.append((time.perf_counter(), row["images"]))
-                rate = _rate(finished)
-                detail = f"{faces} faces, {failed} failed" + (f", {rate:.1f} images/s" if rate else "")
-                progress.update(bar, advance=row["images"], detail=detail)
-    return _rate(finished)
+                progress.add(pickle.loads(row["counts"]), row["faces"])
+    return progress
 
 
-def _rate(finished: list[tuple[float, int]]) -> float | None:
-    """Returns images a second from the first shard's end on, None where that is too short to say."""
-    seconds = finished[-1][0] - finished[0][0]
-    return sum(images for _, images in finished[1:]) / seconds if seconds >= _LEAST_RATE_SECONDS else None
+def _count(inputs: Inputs, finished: Finished, progress: RunProgress) -> None:
+    """Tells `progress` how many images there are to do; beside the work, since a bucket's listing takes long."""
+    progress.total = sum(1 for _ in to_do(inputs, finished))
 
 
 def _start_ray() -> None:
@@ -219,7 +204,7 @@ def _local_cluster_answers() -> bool:
 
     Ray itself would wait for minutes for one that was killed and could not remove its note.
     """
-    note = Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
     try:
         host, port = note.read_text().strip().rsplit(":", 1)
         with socket.create_connection((host, int(port)), timeout=2):
@@ -242,34 +227,28 @@ def _run_record(
     config: ReconstructConfig,
     digest: str,
     model: LinearFaceModel,
-    table: pa.Table,
+    finished: Finished,
     started: float,
     processed: int,
     rate: float | None,
 ) -> dict[str, Any]:
-    first_rows = {}
-    faces = 0
-    for uri, status, index in zip(
-        *(table[c].to_pylist() for c in ("image_uri", "status", "face_index")), strict=True
-    ):
-        if not index:
-            first_rows[uri] = status
-        faces += status == "ok"
-    counts = Counter(first_rows.values())
-    seconds = time.time() - started
+    settings = dataclasses.asdict(config)
+    # Values of storage options may be credentials.
+    settings["storage_options"] = sorted(config.storage_options)
+    if config.hide_names:
+        settings |= {"input": None, "include": None, "exclude": None}
     return {
         "job": "reconstruct",
-        # Values of storage options may be credentials.
-        "config": dataclasses.asdict(config) | {"storage_options": sorted(config.storage_options)},
+        "config": settings,
         "config_sha256": digest,
         "weights_sha256": model.sha256,
         "morphable_model": model.name,
         "schema_version": SCHEMA_VERSION,
-        "images": len(first_rows),
-        "faces": faces,
-        "images_by_status": {s: counts[s] for s in STATUSES if counts[s]},
+        "images": finished.images,
+        "faces": finished.faces,
+        "images_by_status": {s: finished.counts[s] for s in STATUSES if finished.counts[s]},
         "processed_in_this_run": processed,
-        "seconds": round(seconds, 3),
+        "seconds": round(time.time() - started, 3),
         "images_per_second": None if rate is None else round(rate, 3),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "git_commit": _git_commit(),

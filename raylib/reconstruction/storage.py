@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
+import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from raylib.errors import ConfigError
 from raylib.images import EXTENSIONS
+
+T = TypeVar("T")
+
+_INCOMING = ".incoming"
+"""Folder below a local location for files that are being written; on the same disk, so that a rename is atomic."""
+
+_PERMANENT = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    FileExistsError,
+    ValueError,
+    TypeError,
+    NotImplementedError,
+    MemoryError,
+)
+"""Errors that waiting does not mend; what else a storage raises may be a full queue or a server that restarts."""
+
+_LONGEST_PAUSE_S = 30.0
+
+
+def patiently(call: Callable[[], T], tries: int, first_pause_s: float = 0.5) -> T:
+    """Returns what `call` returns, calling again after errors that may pass.
+
+    Pauses double from `first_pause_s` to half a minute, each drawn from its upper half, so that the many processes of
+    a run do not come back to a throttled server all at once.
+
+    Args:
+        call: a read, write or listing without side effects other than its own.
+        tries: how often `call` is called at most.
+        first_pause_s: seconds before the second try.
+    """
+    for n in range(tries - 1):
+        try:
+            return call()
+        except _PERMANENT:
+            raise
+        except Exception:
+            time.sleep(min(_LONGEST_PAUSE_S, first_pause_s * 2**n) * random.uniform(0.5, 1.0))
+    return call()
 
 
 @dataclass(frozen=True)
@@ -23,10 +69,12 @@ class Location:
     Attributes:
         uri: as the user wrote it.
         storage_options: keyword arguments of the fsspec filesystem.
+        tries: how often a read or write is tried where the error may pass.
     """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict)
+    tries: int = 7
 
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
@@ -43,7 +91,10 @@ class Location:
         """Tells whether the files lie on this machine's disks."""
         return isinstance(self.filesystem, LocalFileSystem)
 
-    @property
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_resolved"}
+
+    @cached_property
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
         is_uri = "://" in self.uri or "::" in self.uri
         target = self.uri if is_uri else os.path.abspath(Path(self.uri).expanduser())  # noqa: PTH100 - keeps links as the user wrote them
@@ -64,23 +115,53 @@ class Location:
         """Returns the content of a file by its path in the filesystem."""
         if self.is_local:
             # Not every name is valid UTF-8, and fsspec would only wrap the same call.
-            return Path(path).read_bytes()
-        return self.filesystem.cat_file(path)
+            return patiently(Path(path).read_bytes, self.tries)
+        return patiently(lambda: self.filesystem.cat_file(path), self.tries)
 
     def write_bytes(self, relative: str, content: bytes) -> None:
         """Writes a file below this folder whole or not at all; an existing one is replaced."""
-        target = self.join(relative)
-        if not self.is_local:
-            self.filesystem.pipe_file(target, content)  # object stores show an object when it is complete
-            return
-        path = Path(target)
+        if self.is_local:
+            patiently(lambda: self._write_local(Path(self.join(relative)), content), self.tries)
+        else:  # object stores show an object when it is complete
+            patiently(lambda: self.filesystem.pipe_file(self.join(relative), content), self.tries)
+
+    def _write_local(self, path: Path, content: bytes) -> None:
+        incoming = Path(self.path) / _INCOMING
+        incoming.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        temporary = incoming / uuid.uuid4().hex
         try:
             temporary.write_bytes(content)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def remove(self, path: str) -> None:
+        """Removes a file by its path in the filesystem; one that is gone already is fine."""
+
+        def once() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.rm_file(path)
+
+        patiently(once, self.tries)
+
+    def remove_temporary(self) -> None:
+        """Removes what killed writers left half written; no one may be writing."""
+        if self.is_local:
+            shutil.rmtree(Path(self.path) / _INCOMING, ignore_errors=True)
+
+    def list_files(self, relative: str, suffix: str) -> list[str]:
+        """Returns the sorted paths of the files with a suffix in a folder below this one, as they are now."""
+        folder = self.join(relative)
+
+        def once() -> list[str]:
+            self.filesystem.invalidate_cache()  # other processes have written meanwhile
+            try:
+                return [path for path in self.filesystem.ls(folder, detail=False) if path.endswith(suffix)]
+            except FileNotFoundError:
+                return []
+
+        return sorted(patiently(once, self.tries))
 
 
 def open_input(location: Location) -> None:
@@ -90,7 +171,7 @@ def open_input(location: Location) -> None:
         ConfigError: it does not, or cannot be reached.
     """
     try:
-        exists = location.filesystem.exists(location.path)
+        exists = patiently(lambda: location.filesystem.exists(location.path), location.tries)
     except Exception as error:
         raise ConfigError(f"input {location.uri!r} cannot be reached: {error}") from error
     if not exists:
@@ -103,22 +184,44 @@ def image_files(location: Location) -> Iterator[str]:
     Hidden files and folders are passed over, and symbolic links to folders are not followed.
     """
     filesystem = location.filesystem
-    if filesystem.isfile(location.path):
+    if patiently(lambda: filesystem.isfile(location.path), location.tries):
         yield location.path
-        return
-    if location.is_local:
+    elif location.is_local:
         for folder, folders, names in os.walk(location.path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             yield from (f"{folder}/{name}" for name in sorted(names) if _is_image_name(name))
-        return
-    for folder, folders, names in filesystem.walk(location.path):
-        for name in [name for name in folders if name.startswith(".")]:
-            folders.remove(name)
-        yield from (f"{folder.rstrip('/')}/{name}" for name in sorted(names) if name and _is_image_name(name))
+    elif "s3" in filesystem.protocol:
+        yield from _s3_image_files(location)
+    else:
+        for folder, folders, names in filesystem.walk(location.path):
+            for name in [name for name in folders if name.startswith(".")]:
+                folders.remove(name)
+            yield from (f"{folder.rstrip('/')}/{name}" for name in sorted(names) if name and _is_image_name(name))
+
+
+def _s3_image_files(location: Location) -> Iterator[str]:
+    """Yields image keys page by page; s3fs itself would hold the whole listing in memory."""
+    filesystem = location.filesystem
+    bucket, _, prefix = location.path.partition("/")
+    prefix = f"{prefix}/" if prefix else ""
+    token: dict[str, str] = {}
+
+    def next_page() -> dict[str, Any]:
+        return filesystem.call_s3("list_objects_v2", filesystem.req_kw, Bucket=bucket, Prefix=prefix, **token)
+
+    while True:
+        page = patiently(next_page, location.tries)
+        for entry in page.get("Contents", ()):
+            *folders, name = entry["Key"].removeprefix(prefix).split("/")
+            if name and _is_image_name(name) and not any(folder.startswith(".") for folder in folders):
+                yield f"{bucket}/{entry['Key']}"
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def _is_image_name(name: str) -> bool:
-    suffix = PurePosixPath(name).suffix.lower().lstrip(".")
+    suffix = os.path.splitext(name)[1].lower().lstrip(".")  # noqa: PTH122 - pathlib would intern every name
     return suffix in EXTENSIONS and not name.startswith(".")
 
 
@@ -133,7 +236,8 @@ def check_writable(location: Location) -> None:
         if location.is_local and Path(location.path).exists() and not Path(location.path).is_dir():
             raise NotADirectoryError("it is a file, expected a folder")
         location.write_bytes(probe, b"")
-        location.filesystem.rm_file(location.join(probe))
+        location.remove(location.join(probe))
+        location.remove_temporary()
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigError(f"output {location.uri!r} cannot be written: {reason}") from error

@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from raylib.reconstruction.rows import STAGES
 from raylib.reconstruction.storage import Location
+from raylib.reconstruction.table import parts
 
 LISTED_IMAGES = 40
 """Up to so many images are listed one by one."""
@@ -21,11 +21,7 @@ LISTED_IMAGES = 40
 
 def read_rows(output: Location, columns: list[str]) -> pa.Table:
     """Returns columns of all rows of a run, in no particular order; an empty table where there are none."""
-    folder = output.join("faces")
-    filesystem = output.filesystem
-    listed = filesystem.ls(folder, detail=False) if filesystem.exists(folder) else []
-    files = sorted(path for path in listed if path.endswith(".parquet"))
-    tables = [pq.read_table(path, columns=columns, filesystem=filesystem) for path in files]
+    tables = [table for _, table in parts(output, columns)]
     return pa.concat_tables(tables) if tables else pa.table({name: pa.array([], pa.string()) for name in columns})
 
 

@@ -1,0 +1,162 @@
+"""What the tests of faults share: photographs good and bad, runs of the job in their own process, their proof."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import trimesh
+from PIL import Image, ImageEnhance
+
+ROOT = Path(__file__).resolve().parents[1]
+
+POISON = """
+import os, time
+import PIL.Image
+_open = PIL.Image.open
+def opened(file, *args, **kwargs):
+    head = file.getvalue()[:13] if hasattr(file, "getvalue") else b""
+    if head == b"poison: abort":
+        os.abort()
+    if head == b"poison: hangs":
+        time.sleep(600)
+    if head == b"poison: eater":
+        grown = [bytearray(1 << 28) for _ in range(1 << 10)]
+    return _open(file, *args, **kwargs)
+PIL.Image.open = opened
+"""
+"""Makes Pillow misbehave for three kinds of bytes; found by every process that Python starts below a run."""
+
+
+def make_photographs(folder: Path, astronaut: Path, count: int) -> None:
+    """Writes pictures of one face that all differ in their bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    face = Image.open(astronaut).convert("RGB").crop((110, 0, 350, 240))
+    for n in range(count):
+        picture = ImageEnhance.Brightness(face).enhance(0.8 + 0.4 * n / count)
+        picture.save(folder / f"good {n:03d}.jpg", quality=90)
+
+
+def rows_of(output: Path) -> list[dict]:
+    columns = ["image_uri", "status", "face_index", "error_message", "obj_uri", "mtl_uri", "texture_uri", "glb_uri"]
+    columns += ["preview_uri", "image_sha256"]
+    parts = sorted((output / "faces").glob("*.parquet"))
+    return [row for part in parts for row in pq.read_table(part, columns=columns).to_pylist()]
+
+
+def mesh_bytes(output: Path) -> dict[str, bytes]:
+    return {p.relative_to(output).as_posix(): p.read_bytes() for p in (output / "meshes").rglob("*") if p.is_file()}
+
+
+def assert_complete(output: Path, images: set[str]) -> dict[str, str]:
+    """Asserts that each image is there once, with its files and none besides; returns the statuses."""
+    rows = rows_of(output)
+    faces = defaultdict(list)
+    for row in rows:
+        faces[row["image_uri"]].append(row["face_index"])
+    assert set(faces) == images
+    for uri, indices in faces.items():
+        assert indices == ([None] if indices[0] is None else list(range(len(indices)))), (uri, indices)
+    named = {row[column] for row in rows for column in row if column.endswith("_uri") and column != "image_uri"} - {
+        None
+    }
+    assert set(mesh_bytes(output)) == named
+    for row in rows:
+        if row["glb_uri"]:
+            assert len(trimesh.load(output / row["glb_uri"]).to_mesh().faces) == 4096
+            assert len(trimesh.load(output / row["obj_uri"], process=False).faces) == 4096
+    assert [p for p in output.rglob("*") if p.name.startswith(".") or p.suffix == ".tmp"] == []
+    record = json.loads((output / "run.json").read_text())
+    assert record["images"] == len(images)
+    assert sum(record["images_by_status"].values()) == len(images)
+    return {row["image_uri"]: row["status"] for row in rows}
+
+
+class Run:
+    """The job in a process of its own, on a Ray of its own.
+
+    Args:
+        home: folder for the log and for Ray's files, whose path must be short.
+        arguments: of jobs/reconstruct.py.
+        env: further environment.
+    """
+
+    def __init__(self, home: Path, arguments: list[str], env: dict[str, str] | None = None):
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "sitecustomize.py").write_text(POISON)
+        self._mark = f"fault-run-{os.getpid()}-{time.monotonic_ns()}"
+        environment = os.environ | {
+            "RAY_TMPDIR": str(home),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": f"{home}:{ROOT}",
+            "FAULT_RUN": self._mark,
+            "OMP_NUM_THREADS": "1",
+        }
+        environment.pop("RAY_ADDRESS", None)
+        self.log = home / "run.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "jobs/reconstruct.py", *arguments],
+                cwd=ROOT,
+                env=environment | (env or {}),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def below(self, word: str = "") -> list[int]:
+        """Returns every process that this run started, wherever it hangs by now, with a word in its command line.
+
+        The environment marks them, but Ray's workers write their titles over theirs: these have a marked parent.
+        """
+        marked, parents, lines = set(), {}, {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    pid = int(entry.name)
+                    parents[pid] = parent_of(pid)
+                    lines[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    if f"FAULT_RUN={self._mark}".encode() in (entry / "environ").read_bytes():
+                        marked.add(pid)
+        marked |= {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in marked} - marked:
+            marked |= more
+        return [pid for pid in sorted(marked - {self.process.pid}) if word in lines.get(pid, "")]
+
+    def wait(self, timeout_s: float = 400) -> int:
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """Kills the driver alone, as the machine's out-of-memory killer would."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+
+    def end(self) -> None:
+        """Ends whatever is left of it."""
+        self.kill()
+        for pid in self.below():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def parent_of(pid: int) -> int:
+    """Returns the process that a process hangs under."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def wait_for_parts(output: Path, count: int, run: Run, timeout_s: float = 240) -> bool:
+    """Waits until so many parts are there; returns False if the run ended before."""
+    deadline = time.monotonic() + timeout_s
+    while len(list((output / "faces").glob("*.parquet"))) < count:
+        if run.process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, run.log.read_text()[-3000:]
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,125 @@
+"""The job is killed in every way, started again, and ends as if nothing had been."""
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from fault_runs import Run, assert_complete, make_photographs, mesh_bytes, parent_of, wait_for_parts
+
+IMAGES = 40
+SETTINGS = ["--faces.detector", "hog", "--images_per_shard", "2"]
+
+
+@pytest.fixture
+def home():
+    """A folder with a path short enough for Ray's sockets."""
+    path = Path(tempfile.mkdtemp(prefix="rf"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, photographs) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    make_photographs(folder, photographs / "astronaut.png", IMAGES - 2)
+    shutil.copy(photographs / "coffee.png", folder / "no face.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, tmp_path_factory):
+    """Mesh files of a run that nothing happened to."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    home = Path(tempfile.mkdtemp(prefix="rf"))
+    run = Run(home, ["--input", str(photos), "--output", str(output), *SETTINGS])
+    try:
+        assert run.wait() == 0, run.log.read_text()[-3000:]
+        statuses = assert_complete(output, images(photos))
+        assert sum(s == "ok" for s in statuses.values()) == IMAGES - 2
+    finally:
+        run.end()
+        shutil.rmtree(home, ignore_errors=True)
+    return mesh_bytes(output)
+
+
+def images(folder: Path) -> set[str]:
+    return {str(p) for p in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_driver_killed_ten_times_ends_with_every_image_once(photos, undisturbed, home, tmp_path):
+    """Each run goes on at once, while processes of the one before may still be at work."""
+    moments = random.Random(8)
+    arguments = ["--input", str(photos), "--output", str(tmp_path), *SETTINGS]
+    runs = []
+    kills = 0
+    try:
+        for n in range(10):
+            runs.append(Run(home / str(n), arguments))
+            done = len(list((tmp_path / "faces").glob("*.parquet")))
+            if wait_for_parts(tmp_path, done + 1, runs[-1]):
+                time.sleep(moments.uniform(0, 0.4))
+                kills += runs[-1].process.poll() is None
+                runs[-1].kill()
+            else:
+                break
+        assert kills >= 5
+        runs.append(Run(home / "last", arguments))
+        assert runs[-1].wait() == 0, runs[-1].log.read_text()[-3000:]
+    finally:
+        for run in runs:
+            run.end()
+    assert_complete(tmp_path, images(photos))
+    assert mesh_bytes(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_killed_actors_and_children_cost_at_most_the_image_at_hand(photos, undisturbed, home, tmp_path):
+    """Killed actors leave nothing; a killed child leaves a row at most, which --retry brings back."""
+    arguments = ["--input", str(photos), "--output", str(tmp_path), *SETTINGS]
+    run = Run(home, arguments)
+    try:
+        assert wait_for_parts(tmp_path, 2, run)
+        for word in ("MapWorker(MapBatches(DetectStage)", "MapWorker(MapBatches(ReconstructStage)"):
+            (victim, *_) = run.below(word)
+            os.kill(victim, signal.SIGKILL)
+        assert wait_for_parts(tmp_path, 6, run)
+        (child, *_) = run.below("spawn_main")
+        os.kill(child, signal.SIGKILL)
+        assert run.wait() == 0, run.log.read_text()[-3000:]
+        statuses = assert_complete(tmp_path, images(photos))
+        assert sum(s == "native_crash" for s in statuses.values()) <= 1
+        again = Run(home / "again", [*arguments, "--retry", "failed"])
+        try:
+            assert again.wait() == 0, again.log.read_text()[-3000:]
+        finally:
+            again.end()
+    finally:
+        run.end()
+    statuses = assert_complete(tmp_path, images(photos))
+    assert sum(s == "ok" for s in statuses.values()) == IMAGES - 2
+    assert mesh_bytes(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_killed_actor_takes_its_child_with_it(photos, home, tmp_path):
+    run = Run(home, ["--input", str(photos), "--output", str(tmp_path), *SETTINGS])
+    try:
+        assert wait_for_parts(tmp_path, 1, run)
+        (actor, *_) = run.below("MapWorker(MapBatches(DetectStage)")
+        children = [pid for pid in run.below("spawn_main") if parent_of(pid) == actor]
+        assert children
+        os.kill(actor, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}").exists() for pid in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        run.end()
