@@ -5,26 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
-import os
 import pickle
-import platform
-import socket
-import subprocess
-import tempfile
 import threading
 import time
-from importlib import metadata
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from raylib import __version__
 from raylib.config import FAILED, STATUSES, ReconstructConfig
 from raylib.errors import ConfigError
 from raylib.morphable import LinearFaceModel
+from raylib.provenance import environment
+from raylib.ray_cluster import join_ray
 from raylib.reconstruction.listing import Inputs
 from raylib.reconstruction.progress import RunProgress
 from raylib.reconstruction.rows import SCHEMA_VERSION
@@ -138,7 +131,7 @@ def _run_pass(
     from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
     from raylib.reconstruction.shards import dataset
 
-    _start_ray()
+    join_ray()
     cpus = int(ray.cluster_resources().get("CPU", 1))
     detectors = config.detect_actors or max(1, cpus)
     meshers = config.reconstruct_actors or max(1, cpus // 2)
@@ -182,47 +175,6 @@ def _count(inputs: Inputs, finished: Finished, progress: RunProgress) -> None:
     progress.total = sum(1 for _ in to_do(inputs, finished))
 
 
-def _start_ray() -> None:
-    """Joins the cluster that RAY_ADDRESS or a local `ray start` names, or starts one for this process alone."""
-    import ray
-
-    if not ray.is_initialized():
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-        if os.environ.get("RAY_ADDRESS") or _local_cluster_answers():
-            ray.init(address="auto", **quiet)
-        else:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            # Two logical CPUs at least, since two stages run side by side.
-            ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
-def _local_cluster_answers() -> bool:
-    """Tells whether the cluster that `ray start` noted on this machine still runs.
-
-    Ray itself would wait for minutes for one that was killed and could not remove its note.
-    """
-    note = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
-    try:
-        host, port = note.read_text().strip().rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=2):
-            return True
-    except (OSError, ValueError):
-        return False
-
-
-def _git_commit() -> str | None:
-    """Returns the commit of the checkout that this code runs from, None where it is installed otherwise."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return None
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
-
-
 def _run_record(
     config: ReconstructConfig,
     digest: str,
@@ -251,8 +203,5 @@ def _run_record(
         "seconds": round(time.time() - started, 3),
         "images_per_second": None if rate is None else round(rate, 3),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "git_commit": _git_commit(),
-        "versions": {"physface": __version__, "python": platform.python_version()}
-        | {name: metadata.version(name) for name in _PACKAGES},
-        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        **environment(_PACKAGES),
     }

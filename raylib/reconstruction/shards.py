@@ -79,6 +79,7 @@ class _ShardSource(Datasource):
 def dataset(inputs: Inputs, finished: Finished, size: int) -> Dataset:
     """Returns the work as a lazy dataset of one shard a block."""
     context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the run shows its own
     context.target_max_block_size = 1  # else shards would be collected to blocks of 128 MiB before any is done
     return ray.data.read_datasource(
         _ShardSource(inputs, ray.put(finished), size), override_num_blocks=1, num_cpus=0.1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tempfile
 import time
 from dataclasses import asdict
@@ -26,6 +24,7 @@ from raylib.datasets.segmentation_sets import Splits, split_photos
 from raylib.errors import ConfigError
 from raylib.networks.unet import UNet
 from raylib.provenance import environment, sha256
+from raylib.ray_cluster import join_ray
 from raylib.segmentation import FaceSegmenter, Label, draw_labels, load_weights, save_weights
 from raylib.segmentation_metrics import class_scores
 from raylib.training.augmentation import Augmentation
@@ -190,22 +189,6 @@ def train_worker(args: dict[str, Any]) -> None:
         _report(state, row, rank)
 
 
-def _start_ray() -> None:
-    """Joins the cluster that RAY_ADDRESS or a local `ray start` names, or starts Ray for this process alone.
-
-    RAY_ADDRESS=local asks for the latter.
-    """
-    if ray.is_initialized():
-        return
-    if os.environ.get("RAY_ADDRESS") != "local":
-        with contextlib.suppress(ConnectionError):
-            ray.init(address="auto", logging_level="warning")
-            return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Two logical CPUs at least: Ray's own tasks need one beside the workers.
-    ray.init("local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, logging_level="warning")
-
-
 def _storage(path: str) -> str:
     """Returns an address that Ray takes: local folders must be absolute."""
     return path if "://" in path else str(Path(path).resolve())
@@ -269,7 +252,7 @@ def run_training(config: TrainUnetConfig) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     for sentence in splits.left_out:
         print(f"left out: {sentence}")
-    _start_ray()
+    join_ray()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"config": config, "splits": splits},
