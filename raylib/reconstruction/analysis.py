@@ -206,7 +206,11 @@ class DetectStage:
     def _isolated(self, data: bytes) -> AnalysedImage:
         where = "decode_or_detect"  # a dead child cannot tell which
         try:
-            return self._child(data, self._timeout_s)
+            try:
+                return self._child(data, self._timeout_s)
+            except ChildCrashError:
+                # Whoever killed the child may have meant another, such as the kernel short of memory.
+                return self._child(data, self._timeout_s)
         except ChildTimeoutError as error:
             return AnalysedImage("", "timeout", where, str(error))
         except ChildMemoryError as error:
