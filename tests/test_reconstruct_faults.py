@@ -114,3 +114,34 @@ def test_a_killed_actor_takes_its_child_with_it(photos, home, tmp_path):
             time.sleep(0.1)
     finally:
         run.end()
+
+
+@pytest.mark.slow
+def test_images_that_abort_hang_or_eat_memory_cost_a_row_each(photos, home, tmp_path):
+    """Beside them an empty file, one that is no picture, and one that is gone before it is read."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for path in sorted(photos.glob("good*"))[:12]:
+        shutil.copy(path, folder)
+    bad = {
+        "aborts.png": (b"poison: abort", "native_crash"),
+        "eats.png": (b"poison: eater", "out_of_memory"),
+        "empty.png": (b"", "decode_error"),
+        "hangs.png": (b"poison: hangs", "timeout"),
+        "text.png": (b"no picture", "decode_error"),
+    }
+    for name, (content, _) in bad.items():
+        (folder / name).write_bytes(content)
+    expected = {str(folder / name): status for name, (_, status) in bad.items()}
+    expected |= {str(p): "ok" for p in folder.glob("good*")} | {str(folder / "gone.png"): "error"}
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(sorted(expected)))
+    arguments = ["--input", str(listed), "--output", str(tmp_path / "out"), "--image_timeout_s", "8"]
+    arguments += ["--image_memory_gb", "1", "--max_failed_fraction", "0.2", *SETTINGS]
+    run = Run(home, arguments)
+    try:
+        assert run.wait() == 1, run.log.read_text()[-3000:]
+        assert "6 of 18 images failed" in run.log.read_text()
+    finally:
+        run.end()
+    assert assert_complete(tmp_path / "out", set(expected)) == expected
