@@ -264,7 +264,7 @@ class ReconstructStage:
                 verts_mm, normals, colors.vertex_colors, colors.vertex_visibility, texture_png, face_id
             )
             files["glb_uri"] = (f"{face_id}.glb", glb)
-        if config.write_labels and labels is not None:
+        if config.write_labels and labels is not None and config.privacy == "none":
             files["labels_uri"] = (f"{face_id}-labels.png", _png(Image.fromarray(draw_labels(labels))))
         if config.write_preview and config.privacy == "none":
             projected = patch_camera.project(fit.verts_mm)[0].numpy()
