@@ -9,7 +9,6 @@ measured on a coarse grid, and continued smoothly it corrects what is mirrored.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,7 +23,8 @@ from raylib.texturing_kernels import complete, inner_share, light_ratio, pull, p
 VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
 
-_TEXELS_PER_PIXEL = 1.5  # at least; the layout gives some places less than the average
+_SIDES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072)
+_TEXELS_PER_PIXEL = 1.4  # at least; the layout gives some places less than the average
 _GAIN_GRID = 16  # cells a side of the grid on which the light of both sides is compared
 _MAX_LOG_GAIN = 0.35
 _OUTLINE_PX = 4  # of the depth buffer: the photograph's colours fade out this far from the mesh's outline
@@ -187,9 +187,9 @@ class Texturer:
         return self._with_vertices(texture, gain, color[n:], weight[n:])
 
     def _texture_px(self, extent_px: float) -> int:
-        """Returns the power of two that keeps the photograph's resolution over the face."""
-        wanted = 2 ** math.ceil(math.log2(max(extent_px * _TEXELS_PER_PIXEL, 1.0)))
-        return max(128, min(self.max_texture_px, wanted))
+        """Returns the smallest side that keeps the photograph's resolution over the face, within the limits."""
+        wanted = extent_px * _TEXELS_PER_PIXEL
+        return next((side for side in _SIDES if wanted <= side < self.max_texture_px), self.max_texture_px)
 
     def _texture(
         self, layout: _Layout, color: Float[np.ndarray, "n 3"], weight: Float[np.ndarray, " n"]
