@@ -286,7 +286,7 @@ class ReconstructConfig:
             that double up to 30 s; 7 wait for half a minute in all.
         images_per_shard: images that one task takes and one Parquet file holds.
         detect_actors: processes that decode and detect; 0 for one a CPU.
-        reconstruct_actors: processes that fit, colour and write; 0 for one to every two CPUs.
+        reconstruct_actors: processes that label, fit, colour and write; 0 for one a CPU.
         cpus_per_actor: logical CPUs that Ray sets aside for each of these processes.
         progress_every_s: seconds between lines of progress where output is no terminal.
         storage_options: keyword arguments for the fsspec filesystem of input and output (endpoint_url, anon, ...).

@@ -134,7 +134,7 @@ def _run_pass(
     join_ray()
     cpus = int(ray.cluster_resources().get("CPU", 1))
     detectors = config.detect_actors or max(1, cpus)
-    meshers = config.reconstruct_actors or max(1, cpus // 2)
+    meshers = config.reconstruct_actors or max(1, cpus)
     size = min(config.images_per_shard, -(-some // detectors))
     detectors, meshers = min(detectors, -(-some // size)), min(meshers, -(-some // size))
     wanted = (detectors + meshers) * config.cpus_per_actor
