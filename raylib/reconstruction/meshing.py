@@ -299,7 +299,7 @@ def _mask(found: FoundFace, labels: np.ndarray | None) -> FaceMask | None:
     if labels is None:
         return None
     share = face_mask(labels) | (labels == Label.HAIR) & _brow_band(found, labels.shape)
-    inner = Image.fromarray(share).convert("L").filter(ImageFilter.MinFilter(5)).filter(ImageFilter.BoxBlur(2))
+    inner = Image.fromarray(share).convert("L").filter(ImageFilter.MinFilter(7)).filter(ImageFilter.BoxBlur(2))
     soft = np.asarray(inner, dtype=np.float32) / 255.0
     # photograph -> crop, after patch -> photograph
     linear = np.linalg.inv(found.crop.to_photo[:, :2])
@@ -313,7 +313,7 @@ def _brow_band(found: FoundFace, shape: tuple[int, ...]) -> np.ndarray:
     points = found.crop.points_from_photo(found.face.landmarks)
     canvas = Image.new("1", (shape[1], shape[0]))
     draw = ImageDraw.Draw(canvas)
-    thick = max(1, round(0.45 * float(np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0)))))
+    thick = max(1, round(0.22 * float(np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0)))))
     for brow in (points[17:22], points[22:27]):
         draw.line([(float(x), float(y)) for x, y in brow], fill=1, width=thick)
     return np.asarray(canvas)
