@@ -7,25 +7,30 @@ import os
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import ray
 
 
-def join_ray() -> None:
+def join_ray(worker_output: bool = False) -> None:
     """Joins the cluster that RAY_ADDRESS or a local `ray start` names, or starts one for this process alone.
 
     RAY_ADDRESS=local asks for the latter. Does nothing where Ray is running in this process.
+
+    Args:
+        worker_output: show what the workers print, such as the progress of a training.
     """
+    shown: dict[str, Any] = {"log_to_driver": worker_output, "logging_level": "warning" if worker_output else "error"}
     if not ray.is_initialized():
         named = os.environ.get("RAY_ADDRESS")
         if named != "local" and (named or _local_cluster_answers()):
-            ray.init(address="auto", log_to_driver=False, logging_level="error")
+            ray.init(address="auto", **shown)
         else:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             # Two logical CPUs at least, since stages run side by side and Ray's own tasks need one beside workers.
             cpus = max(2, os.cpu_count() or 1)
-            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error")
+            ray.init("local", num_cpus=cpus, include_dashboard=False, **shown)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 

@@ -36,14 +36,17 @@ def head(tmp_path_factory):
         f"--dashboard-port={dashboard}",
         f"--temp-dir=/tmp/r{os.getpid()}",
         f"--ray-client-server-port={free_port()}",
+        # The port that an agent takes by default is held by any other Ray on the machine, such as the other tests'.
+        f"--dashboard-agent-listen-port={free_port()}",
     ]
     log = (home / "head.log").open("wb")
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         address = f"127.0.0.1:{gcs}"
-        status = [BIN / "ray", "status", f"--address={address}"]
-        while subprocess.run(status, env=env, capture_output=True, check=False).returncode != 0:
+        # The job server comes up last.
+        jobs = [BIN / "ray", "job", "list", f"--address=http://127.0.0.1:{dashboard}"]
+        while subprocess.run(jobs, env=env, capture_output=True, check=False).returncode != 0:
             assert process.poll() is None and time.monotonic() < deadline, (home / "head.log").read_text()[-2000:]
             time.sleep(1)
         yield env, address, f"http://127.0.0.1:{dashboard}"
@@ -70,7 +73,13 @@ def test_submitted_to_a_cluster(head, inputs, tmp_path):
     env, _, dashboard = head
     command = [BIN / "ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--"]
     command += ["python", "jobs/reconstruct.py", "--input", inputs, "--output", tmp_path, "--faces.detector", "hog"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
+        # A node's agent, which takes jobs, comes up some seconds after the server; Ray asks to try again.
+        if "try again later" not in done.stdout + done.stderr or time.monotonic() > deadline:
+            break
+        time.sleep(2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert json.loads((tmp_path / "run.json").read_text())["images_by_status"] == {"ok": 1, "decode_error": 1}
 

@@ -27,8 +27,8 @@ def s3():
     host, port = server.get_host_and_port()
     options = {"key": "access", "secret": SECRET, "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
     filesystem = fsspec.filesystem("s3", **options)
-    filesystem.mkdir("photos")
-    filesystem.mkdir("results")
+    for bucket in ("photos", "results"):  # moto keeps the buckets of other modules' servers in this process
+        filesystem.makedirs(bucket, exist_ok=True)
     yield options, filesystem
     server.stop()
 

@@ -252,7 +252,7 @@ def run_training(config: TrainUnetConfig) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     for sentence in splits.left_out:
         print(f"left out: {sentence}")
-    join_ray()
+    join_ray(worker_output=True)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"config": config, "splits": splits},
