@@ -23,8 +23,8 @@ from raylib.texturing_kernels import complete, inner_share, light_ratio, pull, p
 VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
 
-_SIDES = (128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072)
-_TEXELS_PER_PIXEL = 1.4  # at least; the layout gives some places less than the average
+_SIDES = (128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 2048, 3072)
+_TEXELS_PER_PIXEL = 1.8  # on average over the face; the layout gives cheeks and chin about half of that
 _GAIN_GRID = 16  # cells a side of the grid on which the light of both sides is compared
 _MAX_LOG_GAIN = 0.35
 _OUTLINE_PX = 4  # of the depth buffer: the photograph's colours fade out this far from the mesh's outline
@@ -129,7 +129,7 @@ class Texturer:
     def __init__(self, topology: Topology, max_texture_px: int = 1024):
         self.topology = topology
         self.max_texture_px = max_texture_px
-        self._layout = lru_cache(maxsize=None)(self._make_layout)
+        self._layout = lru_cache(maxsize=8)(self._make_layout)
         corner_face = np.zeros(len(topology.uv), dtype=np.int64)
         corner = np.zeros(len(topology.uv), dtype=np.int64)
         for k in range(3):
