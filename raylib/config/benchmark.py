@@ -1,0 +1,93 @@
+"""Settings of `jobs/benchmark.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raylib.config.checks import require
+from raylib.config.reconstruct import DetectorChoice
+
+
+@dataclass(frozen=True)
+class BenchmarkPicturesConfig:
+    """Drawing the pictures that show the renderer beside PyTorch3D, and self-shadow under eight lights.
+
+    Attributes:
+        output: folder of the pictures.
+        size: edge of one picture in pixels.
+    """
+
+    output: str = "docs"
+    size: int = 192
+
+    def __post_init__(self) -> None:
+        require(self.size >= 32, "size", self.size, "at least 32 pixels")
+
+
+@dataclass(frozen=True)
+class BenchmarkReconstructConfig:
+    """Timing the reconstruction job: a plain loop over its stages on one core, then the whole job on Ray.
+
+    Attributes:
+        input: folder of photographs, at least some dozens.
+        work: folder for the results of the measured runs; must not exist.
+        output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
+        images: photographs that the plain loop takes.
+        detector: face detector; the CNN costs a second for each photograph that it looks at.
+    """
+
+    input: str
+    work: str = "out/benchmark_reconstruct"
+    output: str = "out/benchmark_reconstruct.json"
+    images: int = 48
+    detector: DetectorChoice = "hog"
+
+    def __post_init__(self) -> None:
+        require(self.images >= 1, "images", self.images, "at least 1")
+
+
+@dataclass(frozen=True)
+class BenchmarkRenderConfig:
+    """Timing our renderer against PyTorch3D, alternating in one process.
+
+    Attributes:
+        output: JSON file with every timing, machine, versions and commit; nothing is written if empty.
+        sizes: edges of the pictures in pixels.
+        faces_per_pixel: faces that the rasterisers keep per pixel; the largest is PyTorch3D's in soft pictures.
+        levels: subdivisions of the hemisphere; 5 has 2113 vertices, 7 has 33025.
+        threads: numbers of threads on the CPU.
+        rounds: timings of ours in each case; the reference runs once in each of at most three rounds.
+        max_reference_seconds: a case whose reference would take longer than this is timed on our side only.
+        seed: of the roughness of the surface.
+    """
+
+    output: str = "out/benchmark_render.json"
+    sizes: tuple[int, ...] = (64, 128, 256, 512)
+    faces_per_pixel: tuple[int, ...] = (1, 8, 50)
+    levels: tuple[int, ...] = (5, 7)
+    threads: tuple[int, ...] = (1, 2)
+    rounds: int = 9
+    max_reference_seconds: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("sizes", "faces_per_pixel", "levels", "threads"):
+            values = getattr(self, name)
+            require(len(values) > 0 and min(values) >= 1, name, values, "positive numbers")
+        require(max(self.faces_per_pixel) <= 255, "faces_per_pixel", self.faces_per_pixel, "at most 255")
+        require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+
+
+@dataclass(frozen=True)
+class BenchmarkYaleBConfig:
+    """Relighting real faces: albedo from some photographs of Yale B, prediction of the others.
+
+    Attributes:
+        data: folder of the photographs, named with the light's azimuth and elevation (A+035E-20), any depth.
+        output: JSON file with the figures; nothing is written if empty.
+        picture: file for photographs beside predictions; nothing is written if empty.
+    """
+
+    data: str
+    output: str = "out/benchmark_yale_b.json"
+    picture: str = ""

@@ -1,0 +1,175 @@
+"""Settings of `jobs/train_unet.py` and `jobs/evaluate.py segmentation`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from raylib.config.checks import require
+
+
+@dataclass(frozen=True)
+class SegmentationData:
+    """Folders of labelled photographs and which of them are kept from training.
+
+    Attributes:
+        fasseg: FASSEG folder with V1, V2 or V3 in it.
+        fasseg_versions: which of them.
+        celebamask: CelebAMask-HQ folder, palette masks or the authors' layout.
+        helen: HELEN with the masks of Smith et al. 2013; its own lists say what is tuning and testing.
+        fasseg_test: persons of FASSEG that only the test split shows.
+        fasseg_validation: persons of FASSEG for validation while training.
+        celebamask_test: CelebAMask photographs in the test split, the first in order of name.
+        celebamask_validation: as many after them for validation.
+    """
+
+    fasseg: str | None = None
+    fasseg_versions: tuple[str, ...] = ("V2", "V3")
+    celebamask: str | None = None
+    helen: str | None = None
+    fasseg_test: tuple[str, ...] = ("V3/06", "V3/07")
+    fasseg_validation: tuple[str, ...] = ()
+    celebamask_test: int = 100
+    celebamask_validation: int = 50
+
+    def __post_init__(self) -> None:
+        both = set(self.fasseg_test) & set(self.fasseg_validation)
+        require(not both, "fasseg_validation", sorted(both), "persons that are not in fasseg_test")
+        for name in ("celebamask_test", "celebamask_validation"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+
+
+@dataclass(frozen=True)
+class EvaluateSegmentationConfig:
+    """`jobs/evaluate.py segmentation`: how well label maps agree with labelled photographs.
+
+    Attributes:
+        out: folder for `segmentation.json`, `segmentation.md` and the contact sheet.
+        data: labelled photographs.
+        split: which of them: `test`, `validation`, `train` or `all`.
+        weights: weights file; the shipped one by default.
+        framing: what the network sees: the whole `photo`, or the `face_crop` that the reconstruction job would make
+            of it (photographs where no face is found are left out and counted).
+        occlusion: share of the face's pixels to cover with a synthetic occluder, 0 for none.
+        boundary_tolerance: how far outlines may lie apart in boundary F1, as a share of the picture's diagonal.
+        resamples: bootstrap samples over images for the 95 % confidence intervals.
+        max_images: evaluate at most so many photographs of each set, 0 for all.
+        device: where the network runs.
+        threads: processor threads of the network; 0 leaves the choice to PyTorch.
+        seed: of occluders and of the bootstrap.
+    """
+
+    out: str
+    data: SegmentationData = field(default_factory=SegmentationData)
+    split: Literal["train", "validation", "test", "all"] = "test"
+    weights: str | None = None
+    framing: Literal["photo", "face_crop"] = "photo"
+    occlusion: float = 0.0
+    boundary_tolerance: float = 0.0075
+    resamples: int = 1000
+    max_images: int = 0
+    device: str = "cpu"
+    threads: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.occlusion <= 0.5, "occlusion", self.occlusion, "a share from 0 to 0.5")
+        require(0 < self.boundary_tolerance < 0.1, "boundary_tolerance", self.boundary_tolerance, "a share below 0.1")
+        require(self.resamples >= 1, "resamples", self.resamples, "at least 1")
+        require(self.max_images >= 0, "max_images", self.max_images, "at least 0")
+
+
+@dataclass(frozen=True)
+class TrainStage:
+    """Some epochs at one picture size.
+
+    Attributes:
+        size_px: side of the training pictures.
+        epochs: at this size.
+        augmentation: how strongly pictures vary: 1 as designed, 0 no change but the fit to the size. Weaker last
+            epochs settle on pictures like those that will be seen.
+    """
+
+    size_px: int
+    epochs: int
+    augmentation: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.size_px >= 16, "size_px", self.size_px, "at least 16")
+        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require(0 <= self.augmentation <= 2, "augmentation", self.augmentation, "a number from 0 to 2")
+
+
+@dataclass(frozen=True)
+class TrainUnetConfig:
+    """`jobs/train_unet.py`: the face segmentation network on Ray Train.
+
+    Attributes:
+        name: of the run; the same name in the same storage resumes it.
+        storage_path: folder or s3:// address for checkpoints.
+        out: local folder for the results: weights, curves, contact sheet, resolved configuration.
+        data: labelled photographs.
+        widths: channels per level of the U-Net, from full resolution downwards.
+        norm: what follows each convolution: `group`, `batch` or `none`.
+        stages: picture sizes in turn, small ones first: most of the learning is cheap there.
+        batch_size: photographs per step and worker.
+        learning_rate: peak of the schedule (linear rise, half a cosine to nothing) of AdamW.
+        warmup_steps: steps of the rise.
+        weight_decay: of AdamW.
+        ema_decay: of the moving average of the weights, which is what is validated and kept.
+        fasseg_repeat: how often an epoch shows each FASSEG photograph, the scarcer set.
+        input_px: side to which inference brings a face crop; the last stage's size by default.
+        init_weights: weights file to start from.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it and on a CPU with AMX.
+        num_workers: Ray Train workers.
+        use_gpu: one GPU per worker (NCCL) instead of processor cores (gloo).
+        cpus_per_worker: logical cores that a worker reserves; below one leaves room for Ray's own tasks.
+        threads_per_worker: processor threads of a worker's network.
+        max_failures: how often a worker may die before the run fails; it goes on from the last checkpoint.
+        keep_checkpoints: the best and the last are always among them.
+        checkpoint_epochs: epochs between checkpoints and validations.
+        cache_px: side at which photographs wait in memory, decoded.
+        seed: of everything random.
+    """
+
+    name: str
+    storage_path: str
+    out: str
+    data: SegmentationData = field(default_factory=SegmentationData)
+    widths: tuple[int, ...] = (16, 32, 64, 96, 160, 224)
+    norm: Literal["group", "batch", "none"] = "group"
+    stages: tuple[TrainStage, ...] = (TrainStage(128, 30), TrainStage(160, 23, 0.5), TrainStage(192, 13, 0.4))
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    ema_decay: float = 0.998
+    fasseg_repeat: int = 2
+    input_px: int | None = None
+    init_weights: str | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    num_workers: int = 1
+    use_gpu: bool = False
+    cpus_per_worker: float = 0.5
+    threads_per_worker: int = 1
+    max_failures: int = 3
+    keep_checkpoints: int = 2
+    checkpoint_epochs: int = 1
+    cache_px: int = 320
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(bool(self.name) and "/" not in self.name, "name", self.name, "a word without a slash")
+        require(len(self.widths) >= 2, "widths", list(self.widths), "at least two levels")
+        require(len(self.stages) >= 1, "stages", list(self.stages), "at least one")
+        for name in ("batch_size", "warmup_steps", "fasseg_repeat", "num_workers", "threads_per_worker",
+                     "keep_checkpoints", "checkpoint_epochs", "cache_px"):  # fmt: skip
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("learning_rate", "cpus_per_worker"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run."""
+        return sum(stage.epochs for stage in self.stages)
