@@ -246,7 +246,7 @@ class LandmarkFitter:
         step = torch.cholesky_solve(g[..., None], torch.linalg.cholesky_ex(H)[0]).squeeze(2)
 
         shape = (state.shape + step[:, 6:]).clamp(self.low, self.high)
-        return _State(_rotation(step[:, :3]) @ state.R, state.T + step[:, 3:6], shape)
+        return _State(rotation_from_vector(step[:, :3]) @ state.R, state.T + step[:, 3:6], shape)
 
     def _prior_precision(self, shape: Float[Tensor, "b q"]) -> Float[Tensor, "b q"]:
         """Returns the curvature of the prior: 1 for normal coefficients, reweighted for blendshapes.
@@ -282,7 +282,7 @@ class LandmarkFitter:
         )
 
 
-def _rotation(w: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+def rotation_from_vector(w: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
     """Returns the rotations about the vectors w by their lengths in radians (Rodrigues)."""
     x, y, z = w.unbind(1)
     zero = torch.zeros_like(x)
