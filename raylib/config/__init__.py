@@ -9,6 +9,10 @@ from raylib.config.benchmark import (
     BenchmarkRenderConfig,
     BenchmarkYaleBConfig,
 )
+from raylib.config.face_meshnet import (
+    FaceLossWeights,
+    FaceMeshNetSettings,
+)
 from raylib.config.prior import (
     BuildPriorConfig,
 )
@@ -38,6 +42,8 @@ __all__ = [
     "BuildPriorConfig",
     "DetectorChoice",
     "EvaluateSegmentationConfig",
+    "FaceLossWeights",
+    "FaceMeshNetSettings",
     "FaceSettings",
     "FitSettings",
     "Privacy",

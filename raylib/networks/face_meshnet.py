@@ -167,9 +167,11 @@ class FaceMeshNet(nn.Module):
         seen = squeezed * self._lattice(0).num_verts + widths[3] + fit_channels
         self.mix = nn.Sequential(nn.Linear(seen, hidden), nn.LayerNorm(hidden), nn.SiLU())
         self.think = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU())
-        self.pose_head = _zero_linear(hidden, 6)
-        self.identity_head = _zero_linear(hidden, identity_modes)
-        self.expression_head = _zero_linear(hidden, expression_modes)
+        # Pose, identity and expression are also a linear function of the fit and of what the coarsest level's vertices
+        # show; training begins with its least squares solution.
+        direct = fit_channels + vertex_channels * self._lattice(0).num_verts
+        self.direct = _zero_linear(direct, 6 + identity_modes + expression_modes)
+        self.coefficient_head = _zero_linear(hidden, 6 + identity_modes + expression_modes)
         self.light_head = _zero_linear(hidden, 27)
         # Down again: what is known of the whole face meets the vertices, from coarse to fine.
         self.tell = nn.Linear(hidden, coarse)
@@ -220,18 +222,32 @@ class FaceMeshNet(nn.Module):
         offsets = subdivide(offsets) + self._offsets(2, y)
         surface = fine.to_verts(self.surface_head(y)).float()
 
-        pose = self.pose_head(mixed).float() * 0.1
+        plain = self.direct(self.direct_features(inputs)).float()
+        pose, identity, expression = (self.coefficient_head(mixed).float() * self._units(plain) + plain).split(
+            [6, self.identity_modes, self.expression_modes], dim=1
+        )
         return FaceCorrections(
             turn=pose[:, :3],
             shift=pose[:, 3:5],
             log_depth=pose[:, 5],
-            identity=self.identity_head(mixed).float(),
-            expression=self.expression_head(mixed).float() * 0.3,
+            identity=identity,
+            expression=expression,
             offsets_mm=offsets,
             light=self.light_head(mixed).float().reshape(-1, 9, 3),
             log_albedo=surface[..., :3],
             log_sigma=surface[..., 3],
         )
+
+    def direct_features(self, inputs: FaceInputs) -> Float[Tensor, "b d"]:
+        """Returns what the linear part of the answer looks at."""
+        known = inputs.vertex_features[:, : self._lattice(0).num_verts].flatten(1)
+        return torch.cat([inputs.fit_features, known], dim=1)
+
+    def _units(self, like: Tensor) -> Float[Tensor, " c"]:
+        """Returns how far a unit step of the last layer moves each coefficient."""
+        units = like.new_ones(like.shape[1])
+        units[:6], units[6 + self.identity_modes :] = 0.1, 0.3
+        return units
 
     def _offsets(self, index: int, y: Tensor) -> Tensor:
         moved = self._lattice(index).to_verts(self.offset_heads[index](y).float())
