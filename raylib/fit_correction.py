@@ -13,9 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from raylib.camera import FRONTAL, Camera
+from raylib.camera import FRONTAL, Camera, rotation_from_vector
 from raylib.color import srgb_to_linear
-from raylib.fitting import rotation_from_vector
 from raylib.lighting import lambert_transfer, self_shadow_transfer
 from raylib.mesh import vertex_normals
 from raylib.morphable import LinearFaceModel

@@ -22,7 +22,7 @@ _BATCH = 64
 
 
 def rotation_vector(R: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3"]:
-    """Returns axis times angle of rotations below half a turn; the inverse of `fitting.rotation_from_vector`."""
+    """Returns axis times angle of rotations below half a turn; the inverse of `camera.rotation_from_vector`."""
     skew = torch.stack([R[:, 2, 1] - R[:, 1, 2], R[:, 0, 2] - R[:, 2, 0], R[:, 1, 0] - R[:, 0, 1]], dim=1) / 2
     sine = skew.norm(dim=1)
     cosine = (R.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
