@@ -27,6 +27,10 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.synthesize import (
+    SynthesisSettings,
+    SynthesizeConfig,
+)
 
 __all__ = [
     "FAILED",
@@ -43,6 +47,8 @@ __all__ = [
     "Privacy",
     "ReconstructConfig",
     "SegmentationData",
+    "SynthesisSettings",
+    "SynthesizeConfig",
     "TrainStage",
     "TrainUnetConfig",
 ]
