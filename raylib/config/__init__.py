@@ -31,6 +31,10 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.synthesize import (
+    SynthesisSettings,
+    SynthesizeConfig,
+)
 
 __all__ = [
     "FAILED",
@@ -49,6 +53,8 @@ __all__ = [
     "Privacy",
     "ReconstructConfig",
     "SegmentationData",
+    "SynthesisSettings",
+    "SynthesizeConfig",
     "TrainStage",
     "TrainUnetConfig",
 ]
