@@ -131,6 +131,8 @@ class ReconstructConfig:
         detect_actors: processes that decode and detect; 0 for one a CPU.
         reconstruct_actors: processes that label, fit, colour and write; 0 for one a CPU.
         cpus_per_actor: logical CPUs that Ray sets aside for each of these processes.
+        gpus_per_actor: share of a GPU that each process of the second kind takes for its networks; 0 for none.
+        cluster_cpus: CPUs that the cluster may grow to where an autoscaler adds machines; 0 for those that it has.
         progress_every_s: seconds between lines of progress where output is no terminal.
         storage_options: keyword arguments for the fsspec filesystem of input and output (endpoint_url, anon, ...).
     """
@@ -162,6 +164,8 @@ class ReconstructConfig:
     detect_actors: int = 0
     reconstruct_actors: int = 0
     cpus_per_actor: float = 0.4
+    gpus_per_actor: float = 0.0
+    cluster_cpus: int = 0
     progress_every_s: float = 30.0
     storage_options: dict[str, object] = field(default_factory=dict)
     storage_tries: int = 7
@@ -191,6 +195,8 @@ class ReconstructConfig:
         require(self.reconstruct_actors >= 0, "reconstruct_actors", self.reconstruct_actors, "0 or more")
         require(self.segment or not self.write_labels, "write_labels", self.write_labels, "false without segment")
         require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
+        require(0 <= self.gpus_per_actor <= 1, "gpus_per_actor", self.gpus_per_actor, "a share from 0 to 1")
+        require(self.cluster_cpus >= 0, "cluster_cpus", self.cluster_cpus, "0 or more")
 
     @property
     def inputs(self) -> list[str]:
