@@ -133,6 +133,8 @@ class ReconstructConfig:
         detect_actors: processes that decode and detect; 0 for one a CPU.
         reconstruct_actors: processes that label, fit, colour and write; 0 for one a CPU.
         cpus_per_actor: logical CPUs that Ray sets aside for each of these processes.
+        gpus_per_actor: share of a GPU that each process of the second kind takes for its networks; 0 for none.
+        cluster_cpus: CPUs that the cluster may grow to where an autoscaler adds machines; 0 for those that it has.
         progress_every_s: seconds between lines of progress where output is no terminal.
         storage_options: keyword arguments for the fsspec filesystem of input and output (endpoint_url, anon, ...).
     """
@@ -165,6 +167,8 @@ class ReconstructConfig:
     detect_actors: int = 0
     reconstruct_actors: int = 0
     cpus_per_actor: float = 0.4
+    gpus_per_actor: float = 0.0
+    cluster_cpus: int = 0
     progress_every_s: float = 30.0
     storage_options: dict[str, object] = field(default_factory=dict)
     storage_tries: int = 7
@@ -195,6 +199,8 @@ class ReconstructConfig:
         require(self.refine >= 0, "refine", self.refine, "0 or more steps")
         require(self.segment or not self.write_labels, "write_labels", self.write_labels, "false without segment")
         require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
+        require(0 <= self.gpus_per_actor <= 1, "gpus_per_actor", self.gpus_per_actor, "a share from 0 to 1")
+        require(self.cluster_cpus >= 0, "cluster_cpus", self.cluster_cpus, "0 or more")
 
     @property
     def inputs(self) -> list[str]:
