@@ -27,6 +27,9 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.training import (
+    TrainRun,
+)
 
 __all__ = [
     "FAILED",
@@ -43,6 +46,7 @@ __all__ = [
     "Privacy",
     "ReconstructConfig",
     "SegmentationData",
+    "TrainRun",
     "TrainStage",
     "TrainUnetConfig",
 ]
