@@ -9,6 +9,12 @@ from raylib.config.benchmark import (
     BenchmarkRenderConfig,
     BenchmarkYaleBConfig,
 )
+from raylib.config.meshnet import (
+    LossWeights,
+    MeshnetData,
+    PaperSettings,
+    TrainMeshnetConfig,
+)
 from raylib.config.prior import (
     BuildPriorConfig,
 )
@@ -43,9 +49,13 @@ __all__ = [
     "EvaluateSegmentationConfig",
     "FaceSettings",
     "FitSettings",
+    "LossWeights",
+    "MeshnetData",
+    "PaperSettings",
     "Privacy",
     "ReconstructConfig",
     "SegmentationData",
+    "TrainMeshnetConfig",
     "TrainRun",
     "TrainStage",
     "TrainUnetConfig",
