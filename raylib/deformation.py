@@ -47,7 +47,7 @@ class TemplateScene:
         self.settings, self.image_px = settings, image_px
         self.verts = template.verts.to(device)
         self.faces = template.faces.to(device)
-        soft = SoftSettings((image_px, image_px), settings.sigma_px2, _GAMMA, _Z_FAR)
+        soft = SoftSettings((image_px, image_px), settings.sigma_px2, _GAMMA, _Z_FAR, settings.composite)
         self._renderer = SoftRenderer(self.faces, soft)
         focal = image_px / 2 / math.tan(math.radians(settings.fov_deg / 2))
         self._camera = Camera(
@@ -123,7 +123,8 @@ class TrainedMeshnet:
 def save_meshnet(trained: TrainedMeshnet, path: Path) -> None:
     """Writes network (half precision), template and scene as one safetensors file."""
     settings = trained.settings
-    scene = {name: getattr(settings, name) for name in ("sigma_px2", "distance", "fov_deg", "ambient", "template")}
+    names = ("template", "sigma_px2", "composite", "distance", "fov_deg", "ambient")
+    scene = {name: getattr(settings, name) for name in names}
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in trained.network.state_dict().items()}
     tensors |= {"template.verts": trained.template.verts.cpu(), "template.faces": trained.template.faces.int().cpu()}
     metadata = {"format": _FORMAT, "input_px": str(trained.network.input_px), "scene": json.dumps(scene)}

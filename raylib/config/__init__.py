@@ -7,6 +7,7 @@ from raylib.config.benchmark import (
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
 from raylib.config.meshnet import (
@@ -43,6 +44,7 @@ __all__ = [
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",
+    "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
     "DetectorChoice",

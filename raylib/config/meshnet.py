@@ -80,6 +80,8 @@ class PaperSettings:
         vgg_weights: "torchvision", which downloads them once, or a file of VGG19's weights (see `networks.vgg`).
         sigma_px2: softness of silhouettes in squared pixels of the rendered picture, at the end of training.
         first_sigma_px2: the same at the start; it falls geometrically over the first half of the steps.
+        composite: "over" blends faces with the background by their coverage, so that a loss on colours moves
+            silhouettes; "softmax" is PyTorch3D's blend, which the paper used.
         distance: of the camera from the template's centre, in the template's unit.
         fov_deg: field of view.
         ambient: light from everywhere; the rest of the light comes from the camera's side.
@@ -91,6 +93,7 @@ class PaperSettings:
     vgg_weights: str = "torchvision"
     sigma_px2: float = 0.2
     first_sigma_px2: float = 0.2
+    composite: Literal["over", "softmax"] = "over"
     distance: float = 2.7
     fov_deg: float = 60.0
     ambient: float = 0.5

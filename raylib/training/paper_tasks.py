@@ -142,26 +142,29 @@ class FaceTask:
         # A file of weights also serves as a measure for stages whose loss does without it.
         wanted = paper.loss.vgg > 0 or paper.vgg_weights != "torchvision"
         self._vgg = _vgg(config, device) if wanted else None
-        self._loss = PaperLoss(self.scene, paper.loss, self._vgg)
+        self.loss = PaperLoss(self.scene, paper.loss, self._vgg)
         self._topology = Topology(self.scene.faces, len(self.scene.verts))
 
     def new_network(self) -> MeshNetPaper:
         """Returns MeshNet for the template."""
         return MeshNetPaper(len(self.template.verts), self.config.image_px)
 
+    def tensors(self, chosen: Int64[np.ndarray, " b"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns of some training faces the network's input, the pictures and where they show no background."""
+        return self._tensors(self._train.select(chosen))
+
     def _tensors(self, faces: FaceSet) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the network's input, the pictures and where they show no background."""
         x = network_input(faces.images, faces.labels, self.device)
         foreground = torch.from_numpy(faces.labels != Label.BACKGROUND).to(self.device)
         return x, x[:, :3].permute(0, 2, 3, 1), foreground
 
     def losses(self, model: nn.Module, chosen: Int64[np.ndarray, " b"], done: float) -> dict[str, Float[Tensor, ""]]:
         """Returns the paper's loss and its terms."""
-        x, image, foreground = self._tensors(self._train.select(chosen))
+        x, image, foreground = self.tensors(chosen)
         offsets, colors = model(x)
         verts = self.scene.verts + offsets
         rendered = self.scene.render(verts, colors, self.scene.sigma_px2(done)).image
-        return self._loss(rendered, verts, image, foreground)
+        return self.loss(rendered, verts, image, foreground)
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], int]:
@@ -179,7 +182,7 @@ class FaceTask:
         offsets, colors = network(x)
         verts = self.scene.verts + offsets
         seen = self.scene.render(verts, colors)
-        row = {f"val_{k}": float(v) for k, v in self._loss(seen.image, verts, image, foreground).items()}
+        row = {f"val_{k}": float(v) for k, v in self.loss(seen.image, verts, image, foreground).items()}
         row["val_psnr_db"] = float(masked_psnr(seen.image, image, foreground).mean())
         row["val_flying_edges"] = float(flying_edges(verts, self._topology).mean())
         if self._vgg is not None:
