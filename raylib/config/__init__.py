@@ -7,7 +7,14 @@ from raylib.config.benchmark import (
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
+)
+from raylib.config.meshnet import (
+    LossWeights,
+    MeshnetData,
+    PaperSettings,
+    TrainMeshnetConfig,
 )
 from raylib.config.prior import (
     BuildPriorConfig,
@@ -27,6 +34,9 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.training import (
+    TrainRun,
+)
 
 __all__ = [
     "FAILED",
@@ -34,15 +44,21 @@ __all__ = [
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",
+    "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
     "DetectorChoice",
     "EvaluateSegmentationConfig",
     "FaceSettings",
     "FitSettings",
+    "LossWeights",
+    "MeshnetData",
+    "PaperSettings",
     "Privacy",
     "ReconstructConfig",
     "SegmentationData",
+    "TrainMeshnetConfig",
+    "TrainRun",
     "TrainStage",
     "TrainUnetConfig",
 ]
