@@ -1,9 +1,16 @@
-"""Measures what the project makes: `python jobs/evaluate.py segmentation --out DIR --data.fasseg DIR`."""
+"""Measures what the project makes.
+
+python jobs/evaluate.py segmentation --out DIR --data.fasseg DIR
+python jobs/evaluate.py shape --out DIR --truth DIR --results ours=DIR --baselines all
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from raylib.cli import main_with_commands
-from raylib.config import EvaluateSegmentationConfig
+from raylib.config import EvaluateSegmentationConfig, EvaluateShapeConfig
 
 
 def segmentation(config: EvaluateSegmentationConfig) -> int:
@@ -14,7 +21,19 @@ def segmentation(config: EvaluateSegmentationConfig) -> int:
     return 0
 
 
+def shape(config: EvaluateShapeConfig) -> int:
+    """Prints and writes how well reconstructed faces agree with known ones."""
+    from raylib.evaluation.run_shape import run_shape
+    from raylib.evaluation.shape_report import markdown
+
+    print(markdown(run_shape(config)))
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[Any], int], type, str]] = {
+    "segmentation": (segmentation, EvaluateSegmentationConfig, "face segmentation against labelled photographs"),
+    "shape": (shape, EvaluateShapeConfig, "reconstructed meshes against known faces or scans"),
+}
+
 if __name__ == "__main__":
-    main_with_commands(
-        {"segmentation": (segmentation, EvaluateSegmentationConfig, "face segmentation against labelled photographs")}
-    )
+    main_with_commands(COMMANDS)

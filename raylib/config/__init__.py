@@ -9,6 +9,10 @@ from raylib.config.benchmark import (
     BenchmarkRenderConfig,
     BenchmarkYaleBConfig,
 )
+from raylib.config.evaluate import (
+    BASELINES,
+    EvaluateShapeConfig,
+)
 from raylib.config.prior import (
     BuildPriorConfig,
 )
@@ -29,6 +33,7 @@ from raylib.config.segmentation import (
 )
 
 __all__ = [
+    "BASELINES",
     "FAILED",
     "STATUSES",
     "BenchmarkPicturesConfig",
@@ -38,6 +43,7 @@ __all__ = [
     "BuildPriorConfig",
     "DetectorChoice",
     "EvaluateSegmentationConfig",
+    "EvaluateShapeConfig",
     "FaceSettings",
     "FitSettings",
     "Privacy",
