@@ -29,6 +29,27 @@ class TruePhoto:
 
 
 @dataclass(frozen=True)
+class TrueAppearance:
+    """What reflects the light in a picture, and the light; colours linear, directions in canonical face space.
+
+    Attributes:
+        albedo: of the vertices of the shipped prior.
+        light_sh: surroundings as spherical harmonics, without the lamp.
+        lamp_direction: unit vector towards a lamp.
+        lamp_color: what a white matte surface that faces the lamp reflects; 0 without one.
+        labels: what each pixel of the picture shows (`segmentation.Label`).
+        person: faces of one person in one pose and expression, differently lit, share it.
+    """
+
+    albedo: Float[np.ndarray, "2113 3"]
+    light_sh: Float[np.ndarray, "9 3"]
+    lamp_direction: Float[np.ndarray, " 3"]
+    lamp_color: Float[np.ndarray, " 3"]
+    labels: UInt8[np.ndarray, "h w"]
+    person: str
+
+
+@dataclass(frozen=True)
 class TrueFace:
     """A known face, millimetres in any frame.
 
@@ -44,6 +65,7 @@ class TrueFace:
         faces: its triangles; none for a cloud of points.
         in_prior_topology: whether `verts` are the shipped prior's 2113, so that vertices correspond.
         photo: a picture of it, or None.
+        appearance: albedo and light in that picture, or None.
     """
 
     name: str
@@ -56,6 +78,7 @@ class TrueFace:
     faces: Int[np.ndarray, "f 3"]
     in_prior_topology: bool
     photo: TruePhoto | None = None
+    appearance: TrueAppearance | None = None
 
 
 @dataclass(frozen=True)

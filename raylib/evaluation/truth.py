@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from raylib.errors import ConfigError, RaylibError
-from raylib.evaluation.faces import TrueFace, TruePhoto
+from raylib.evaluation.faces import TrueAppearance, TrueFace, TruePhoto
 from raylib.evaluation.regions import anchors, surface_samples
 from raylib.evaluation.scans import LandmarkedMesh, landmark_files, read_landmarked
 from raylib.images import decode
@@ -27,6 +27,7 @@ def prior_truth(
     scan_points: int,
     photo: TruePhoto | None = None,
     keys: tuple[str, ...] = (),
+    appearance: TrueAppearance | None = None,
 ) -> TrueFace:
     """Returns a known face in the shipped prior's topology, its scan spread evenly over it.
 
@@ -36,6 +37,7 @@ def prior_truth(
         scan_points: points of the scan.
         photo: a picture of it.
         keys: further names of its picture.
+        appearance: albedo and light in the picture.
     """
     prior = load_prior()
     faces = prior.faces.numpy()
@@ -54,6 +56,7 @@ def prior_truth(
         faces=faces,
         in_prior_topology=True,
         photo=photo,
+        appearance=appearance,
     )
 
 
