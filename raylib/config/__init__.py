@@ -31,6 +31,9 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.training import (
+    TrainRun,
+)
 
 __all__ = [
     "BASELINES",
@@ -49,6 +52,7 @@ __all__ = [
     "Privacy",
     "ReconstructConfig",
     "SegmentationData",
+    "TrainRun",
     "TrainStage",
     "TrainUnetConfig",
 ]
