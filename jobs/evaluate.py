@@ -2,6 +2,7 @@
 
 python jobs/evaluate.py segmentation --out DIR --data.fasseg DIR
 python jobs/evaluate.py shape --out DIR --truth DIR --results ours=DIR --baselines all
+    python jobs/evaluate.py appearance --out DIR --truth DIR --results ours=DIR
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from raylib.cli import main_with_commands
-from raylib.config import EvaluateSegmentationConfig, EvaluateShapeConfig
+from raylib.config import EvaluateAppearanceConfig, EvaluateSegmentationConfig, EvaluateShapeConfig
 
 
 def segmentation(config: EvaluateSegmentationConfig) -> int:
@@ -30,9 +31,19 @@ def shape(config: EvaluateShapeConfig) -> int:
     return 0
 
 
+def appearance(config: EvaluateAppearanceConfig) -> int:
+    """Prints and writes how well reconstructed albedo and light agree with known ones."""
+    from raylib.evaluation.appearance_report import markdown
+    from raylib.evaluation.run_appearance import run_appearance
+
+    print(markdown(run_appearance(config)))
+    return 0
+
+
 COMMANDS: dict[str, tuple[Callable[[Any], int], type, str]] = {
     "segmentation": (segmentation, EvaluateSegmentationConfig, "face segmentation against labelled photographs"),
     "shape": (shape, EvaluateShapeConfig, "reconstructed meshes against known faces or scans"),
+    "appearance": (appearance, EvaluateAppearanceConfig, "reconstructed albedo and light against known ones"),
 }
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from raylib.config.benchmark import (
 )
 from raylib.config.evaluate import (
     BASELINES,
+    EvaluateAppearanceConfig,
     EvaluateShapeConfig,
 )
 from raylib.config.prior import (
@@ -45,6 +46,7 @@ __all__ = [
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
     "DetectorChoice",
+    "EvaluateAppearanceConfig",
     "EvaluateSegmentationConfig",
     "EvaluateShapeConfig",
     "FaceSettings",

@@ -8,17 +8,13 @@ from jaxtyping import Bool, Float
 from skimage.metrics import structural_similarity
 
 
-def masked_psnr(
-    a: Float[np.ndarray, "h w 3"], b: Float[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]
-) -> float:
+def masked_psnr(a: Float[np.ndarray, "h w 3"], b: Float[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> float:
     """Returns the peak signal-to-noise ratio in dB of pictures in 0..1 inside the mask; infinite where they agree."""
     error = float(np.square(a[mask] - b[mask], dtype=np.float64).mean())
     return float("inf") if error == 0 else -10 * float(np.log10(error))
 
 
-def masked_ssim(
-    a: Float[np.ndarray, "h w 3"], b: Float[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]
-) -> float:
+def masked_ssim(a: Float[np.ndarray, "h w 3"], b: Float[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> float:
     """Returns the mean structural similarity (Wang et al. 2004) at the mask's pixels, of pictures in 0..1.
 
     Windows that reach beyond the mask see the same on both sides there.
