@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from raylib.camera import Camera
-from raylib.evaluation.drawing import Drawing, draw, shading, to_linear, to_srgb
+from raylib.evaluation.drawing import Drawing, draw, shading, to_linear, to_srgb, transfer_of
 from raylib.evaluation.faces import Prediction, TrueAppearance, TrueFace, TruePhoto
 from raylib.evaluation.picture_metrics import (
     feature_distance,
@@ -221,8 +221,9 @@ class AppearanceJudge:
         pictures: dict[str, Drawing] = {}
         albedo = albedo_of(prediction)
         if albedo is not None and prediction.camera is not None:
-            figures |= self._reprojection(prediction, albedo, face, photo, true, pictures)
-            figures["unseen_psnr"] = self._unseen(prediction, albedo, face, photo, true, pictures)
+            transfer = transfer_of(prediction.verts, prediction.faces, self._shadow)
+            figures |= self._reprojection(prediction, albedo, transfer, face, photo, true, pictures)
+            figures["unseen_psnr"] = self._unseen(prediction, albedo, transfer, face, photo, true, pictures)
         placed = None if albedo is None else at_prior_verts(prediction, albedo, face)
         if placed is not None:
             figures["albedo"] = albedo_error(placed, true.albedo)
@@ -237,6 +238,7 @@ class AppearanceJudge:
         self,
         prediction: Prediction,
         albedo: Array,
+        transfer: Array,
         face: TrueFace,
         photo: TruePhoto,
         true: TrueAppearance,
@@ -246,7 +248,7 @@ class AppearanceJudge:
         assert prediction.camera is not None and photo.camera is not None
         size = photo.image.shape[:2]
         if prediction.light_sh is not None and prediction.albedo is not None:
-            colors = albedo * shading(prediction.verts, prediction.faces, prediction.light_sh, self._shadow)
+            colors = albedo * shading(transfer, prediction.light_sh)
         else:
             colors = albedo  # the colours of the photograph, which hold its light
         drawn = draw(prediction.verts, prediction.faces, prediction.camera, colors, size)
@@ -287,24 +289,27 @@ class AppearanceJudge:
         self,
         prediction: Prediction,
         albedo: Array,
+        transfer: Array,
         face: TrueFace,
         photo: TruePhoto,
         true: TrueAppearance,
         pictures: dict[str, Drawing],
     ) -> float:
-        """Returns the mean ratio in dB of true and reconstructed face under `UNSEEN_LIGHTS`, up to an exposure each."""
-        assert prediction.camera is not None and photo.camera is not None
-        size = photo.image.shape[:2]
+        """Returns the mean ratio in dB of true and reconstructed face under `UNSEEN_LIGHTS`, each up to exposure."""
+        camera, size = photo.camera, photo.image.shape[:2]
+        assert prediction.camera is not None and camera is not None
         name, expected = self._true_pictures
         if name != face.name:
+            own = transfer_of(face.verts, face.faces, shadow=True)
             expected = [
-                self._lit(face.verts, face.faces, true.albedo, photo.camera, i, size, True)
+                draw(face.verts, face.faces, camera, true.albedo * shading(own, unseen_light(i, camera)), size)
                 for i in range(len(UNSEEN_LIGHTS))
             ]
             self._true_pictures = (face.name, expected)
         ratios = []
         for i, there in enumerate(expected):
-            mine = self._lit(prediction.verts, prediction.faces, albedo, prediction.camera, i, size, self._shadow)
+            colors = albedo * shading(transfer, unseen_light(i, prediction.camera))
+            mine = draw(prediction.verts, prediction.faces, prediction.camera, colors, size)
             mask = mine.mask & there.mask
             if not mask.any():
                 continue
@@ -316,11 +321,3 @@ class AppearanceJudge:
                 pictures["true, unseen light"] = Drawing(b, there.mask)
                 pictures["unseen light"] = Drawing(a, mine.mask)
         return float(np.mean(ratios)) if ratios else float("nan")
-
-    @staticmethod
-    def _lit(
-        verts: Array, faces: Int[np.ndarray, "f 3"], albedo: Array, camera: Camera, index: int,
-        size: tuple[int, ...], shadow: bool,
-    ) -> Drawing:  # fmt: skip
-        colors = albedo * shading(verts, faces, unseen_light(index, camera), shadow)
-        return draw(verts, faces, camera, colors, (size[0], size[1]))

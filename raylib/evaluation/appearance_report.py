@@ -144,8 +144,8 @@ def markdown(report: dict[str, Any]) -> str:
         "",
         "## Light",
         "",
-        "A white sphere in the estimated and in the true light, up to a factor; the angle between the directions that "
-        "most light comes from (ratio to even light for the sphere).",
+        "A white sphere in the estimated and in the true light, up to a factor; the angle between the "
+        "directions that most light comes from (ratio to even light for the sphere).",
         "",
     ]
     head = ["method", "sphere, %", "direction, degrees", "face under a light never seen, PSNR, dB"]

@@ -64,17 +64,20 @@ def draw_pixels(
     return Drawing(image, mask)
 
 
-def shading(
-    verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], light_sh: Float[np.ndarray, "9 3"], shadow: bool
-) -> Float[np.ndarray, "v 3"]:
-    """Returns what white matte vertices reflect of a light in their space, never less than nothing."""
+def transfer_of(
+    verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], shadow: bool
+) -> Float[np.ndarray, "v 9"]:
+    """Returns transfer coefficients of a mesh's vertices (see `lighting`), with its own shadow if asked for."""
     normals = torch.from_numpy(surface_normals(verts, faces).astype(np.float32))[None]
-    if shadow:
-        points = torch.from_numpy(np.ascontiguousarray(verts, dtype=np.float32))[None]
-        transfer = self_shadow_transfer(points, normals, torch.from_numpy(faces))
-    else:
-        transfer = lambert_transfer(normals)
-    return np.maximum(transfer[0].double().numpy() @ light_sh, 0.0)
+    if not shadow:
+        return lambert_transfer(normals)[0].double().numpy()
+    points = torch.from_numpy(np.ascontiguousarray(verts, dtype=np.float32))[None]
+    return self_shadow_transfer(points, normals, torch.from_numpy(faces))[0].double().numpy()
+
+
+def shading(transfer: Float[np.ndarray, "v 9"], light_sh: Float[np.ndarray, "9 3"]) -> Float[np.ndarray, "v 3"]:
+    """Returns what white matte vertices reflect of a light in their space, never less than nothing."""
+    return np.maximum(transfer @ light_sh, 0.0)
 
 
 def to_srgb(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:

@@ -29,7 +29,7 @@ from raylib.segmentation import FACE_LABELS
 
 
 class MeanAppearance:
-    """What every method is compared with: the mean face with the mean albedo under even light as bright as the picture.
+    """What every method is compared with: mean face and mean albedo under even light as bright as the picture.
 
     Args:
         albedo: mean albedo of the faces that are judged.
