@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _SHAPING = (
     "method",
+    "refine",
     "faces",
     "fit",
     "fov_deg",
