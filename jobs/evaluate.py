@@ -11,7 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 from raylib.cli import main_with_commands
-from raylib.config import EvaluateAppearanceConfig, EvaluateSegmentationConfig, EvaluateShapeConfig
+from raylib.config import (
+    EvaluateAppearanceConfig,
+    EvaluatePicturesConfig,
+    EvaluateSegmentationConfig,
+    EvaluateShapeConfig,
+)
 
 
 def segmentation(config: EvaluateSegmentationConfig) -> int:
@@ -40,10 +45,21 @@ def appearance(config: EvaluateAppearanceConfig) -> int:
     return 0
 
 
+def pictures(config: EvaluatePicturesConfig) -> int:
+    """Writes the pictures of synthetic faces as files for a reconstruction."""
+    from pathlib import Path
+
+    from raylib.evaluation.truth import write_pictures
+
+    print(f"{write_pictures(Path(config.truth), Path(config.out))} pictures in {config.out}")
+    return 0
+
+
 COMMANDS: dict[str, tuple[Callable[[Any], int], type, str]] = {
     "segmentation": (segmentation, EvaluateSegmentationConfig, "face segmentation against labelled photographs"),
     "shape": (shape, EvaluateShapeConfig, "reconstructed meshes against known faces or scans"),
     "appearance": (appearance, EvaluateAppearanceConfig, "reconstructed albedo and light against known ones"),
+    "pictures": (pictures, EvaluatePicturesConfig, "the pictures of synthetic faces as files, to reconstruct them"),
 }
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from raylib.config.benchmark import (
 from raylib.config.evaluate import (
     BASELINES,
     EvaluateAppearanceConfig,
+    EvaluatePicturesConfig,
     EvaluateShapeConfig,
 )
 from raylib.config.prior import (
@@ -47,6 +48,7 @@ __all__ = [
     "BuildPriorConfig",
     "DetectorChoice",
     "EvaluateAppearanceConfig",
+    "EvaluatePicturesConfig",
     "EvaluateSegmentationConfig",
     "EvaluateShapeConfig",
     "FaceSettings",

@@ -128,3 +128,20 @@ class EvaluateAppearanceConfig(FacesToJudge):
 
     vgg: str = ""
     self_shadow: bool = True
+
+
+@dataclass(frozen=True)
+class EvaluatePicturesConfig:
+    """`jobs/evaluate.py pictures`: the pictures of synthetic faces as files, for reconstructing programs.
+
+    Attributes:
+        truth: output of jobs/synthesize.py.
+        out: folder for the pictures, each named after its seed.
+    """
+
+    truth: str
+    out: str
+
+    def __post_init__(self) -> None:
+        require(bool(self.truth), "truth", self.truth, "a folder")
+        require(bool(self.out), "out", self.out, "a folder")

@@ -19,6 +19,7 @@ from raylib.evaluation.faces import Method, Prediction, TrueFace
 from raylib.evaluation.regions import region_points
 from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.shape import ShapeErrors, shape_errors
+from raylib.evaluation.shape_pictures import Case, WorstCases, curves, heat_maps, worst_cases
 from raylib.evaluation.shape_report import markdown, summarise
 from raylib.evaluation.truth import known_faces
 from raylib.provenance import environment
@@ -27,7 +28,7 @@ REFERENCE = MeanFace.name
 
 
 def evaluate_shapes(
-    faces: Iterable[TrueFace], methods: list[Method], align: bool = True
+    faces: Iterable[TrueFace], methods: list[Method], align: bool = True, worst: WorstCases | None = None
 ) -> dict[str, dict[str, ShapeErrors]]:
     """Returns the errors by method and face; a method lacks the faces that it did not reconstruct.
 
@@ -35,6 +36,7 @@ def evaluate_shapes(
         faces: known faces, seen once.
         methods: the first of them is the mean face.
         align: lay reconstructions onto the truth; otherwise they are measured where they stand.
+        worst: is shown every case.
 
     Raises:
         ConfigError: two faces have one name, or a mesh has no landmarks to align it by.
@@ -47,7 +49,9 @@ def evaluate_shapes(
         for method in methods:
             prediction = method(face)
             if prediction is not None:
-                errors[method.name][face.name] = _errors(method, prediction, face, regions, align)
+                found = errors[method.name][face.name] = _errors(method, prediction, face, regions, align)
+                if worst is not None:
+                    worst.add(method.name, Case(face, prediction, found))
     return errors
 
 
@@ -106,7 +110,8 @@ def run_shape(config: EvaluateShapeConfig) -> dict[str, Any]:
     results: list[Method] = [ResultsFolder(name, Path(path)) for name, path in config.result_folders.items()]
     faces = known_faces(Path(config.truth), config.scan_points)
     methods = [*chosen_methods(config), *results]
-    errors = evaluate_shapes(islice(faces, config.max_faces or None), methods, config.align)
+    worst = WorstCases(config.worst if config.pictures else 0)
+    errors = evaluate_shapes(islice(faces, config.max_faces or None), methods, config.align, worst)
     for method in results:
         if not errors[method.name]:
             raise ConfigError(
@@ -126,4 +131,10 @@ def run_shape(config: EvaluateShapeConfig) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "shape.json").write_text(json.dumps(report, indent=1))
     (out / "shape.md").write_text(markdown(report) + "\n")
+    if config.pictures:
+        (out / "shape_curves.svg").write_text(curves(errors))
+        heat_maps(errors).save(out / "shape_heat.png")
+        sheet = worst_cases(worst)
+        if sheet is not None:
+            sheet.save(out / "shape_worst.png")
     return report
