@@ -10,6 +10,12 @@ from raylib.config.benchmark import (
     BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
+from raylib.config.evaluate import (
+    BASELINES,
+    EvaluateAppearanceConfig,
+    EvaluatePicturesConfig,
+    EvaluateShapeConfig,
+)
 from raylib.config.meshnet import (
     LossWeights,
     MeshnetData,
@@ -39,6 +45,7 @@ from raylib.config.training import (
 )
 
 __all__ = [
+    "BASELINES",
     "FAILED",
     "STATUSES",
     "BenchmarkPicturesConfig",
@@ -48,7 +55,10 @@ __all__ = [
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
     "DetectorChoice",
+    "EvaluateAppearanceConfig",
+    "EvaluatePicturesConfig",
     "EvaluateSegmentationConfig",
+    "EvaluateShapeConfig",
     "FaceSettings",
     "FitSettings",
     "LossWeights",
