@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast lint lock clean
+.PHONY: demo test test-fast lint lock clean report-assets browser
 
 # The environment; made again only when the pins change.
 .venv/.installed: requirements.lock pyproject.toml
@@ -14,10 +14,10 @@ BIN := .venv/bin
 demo: .venv/.installed
 	$(BIN)/python jobs/demo.py
 
-test: .venv/.installed lint
+test: .venv/.installed lint browser
 	$(BIN)/python -m pytest
 
-test-fast: .venv/.installed lint
+test-fast: .venv/.installed lint browser
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/.installed
@@ -25,6 +25,23 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What the report's tests use where it can be had: a browser, and npm's packages (the glTF validator, esbuild).
+browser:
+	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+		|| { apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } || echo "no Chromium: its tests are skipped"
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(WEB)/node_modules/.installed \
+		|| echo "no npm packages: their tests are skipped"
+
+WEB := raylib/report/web
+
+$(WEB)/node_modules/.installed: $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+# The script of the report, built from raylib/report/web and committed, so that users need no npm.
+report-assets: $(WEB)/node_modules/.installed
+	cd $(WEB) && npm run --silent build
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \

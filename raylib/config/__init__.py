@@ -21,6 +21,9 @@ from raylib.config.reconstruct import (
     Privacy,
     ReconstructConfig,
 )
+from raylib.config.report import (
+    ReportConfig,
+)
 from raylib.config.segmentation import (
     EvaluateSegmentationConfig,
     SegmentationData,
@@ -42,6 +45,7 @@ __all__ = [
     "FitSettings",
     "Privacy",
     "ReconstructConfig",
+    "ReportConfig",
     "SegmentationData",
     "TrainStage",
     "TrainUnetConfig",
