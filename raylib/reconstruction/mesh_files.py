@@ -6,7 +6,10 @@ import json
 import struct
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+
+from raylib.color import srgb_to_linear
 
 _FLOAT, _USHORT, _UINT = 5126, 5123, 5125  # glTF component types
 _ARRAY, _ELEMENT = 34962, 34963  # glTF buffer targets
@@ -77,7 +80,9 @@ class MeshEncoder:
         flipped = np.stack([self.uv[:, 0], 1.0 - self.uv[:, 1]], axis=1)
         texcoord = binary.add(flipped.astype(np.float32), _ARRAY)
         seen = binary.add(visibility.astype(np.float32), _ARRAY)
-        linear = np.concatenate([_linear(vertex_colors), np.ones((len(verts_mm), 1))], axis=1)
+        linear = np.concatenate(
+            [srgb_to_linear(torch.from_numpy(vertex_colors)).numpy(), np.ones((len(verts_mm), 1))], axis=1
+        )
         color = binary.add(np.round(linear * 65535).astype(np.uint16), _ARRAY, normalized=True)
         image = binary.add_bytes(texture_png)
         shape = {"POSITION": position, "NORMAL": normal}
@@ -156,11 +161,6 @@ def _container(document: dict[str, object], binary: bytes) -> bytes:
     total = 12 + 8 + len(text) + 8 + len(binary)
     head = struct.pack("<4sII", b"glTF", 2, total)
     return head + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-
-
-def _linear(srgb: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
-    """Returns linear light from sRGB, both in 0..1 (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def _unit(normals: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:

@@ -18,12 +18,12 @@ from PIL import Image, ImageDraw, ImageFilter
 from raylib.camera import Camera, euler_deg, focal_from_fov
 from raylib.config import ReconstructConfig
 from raylib.errors import RaylibError
-from raylib.fitting import LandmarkFit, LandmarkFitter
+from raylib.estimates import FaceBatch, FaceEstimates
 from raylib.mesh import vertex_normals
-from raylib.morphable import LinearFaceModel
 from raylib.preview import PreviewMesh, preview
 from raylib.reconstruction.analysis import AnalysedImage, FoundFace
 from raylib.reconstruction.mesh_files import MeshEncoder
+from raylib.reconstruction.methods import Method
 from raylib.reconstruction.rows import STAGES, to_parquet
 from raylib.reconstruction.storage import Location
 from raylib.reconstruction.table import kept_rows, part_name
@@ -35,7 +35,7 @@ _GREY_PX = 4  # edge of the texture that stands for one that privacy keeps out
 
 @dataclass(frozen=True)
 class MeshingSettings:
-    """What the second stage needs of the configuration besides the model; see `ReconstructConfig`."""
+    """What the second stage needs of the configuration besides the method; see `ReconstructConfig`."""
 
     config: ReconstructConfig
     config_sha256: str
@@ -48,17 +48,18 @@ class ReconstructStage:
     is done again writes the same bytes to the same places.
 
     Args:
-        model: morphable model, or a Ray reference to one.
+        method: how a face becomes a mesh, or a Ray reference to it.
         output: folder of the run.
         settings: what to write and how.
     """
 
-    def __init__(self, model: LinearFaceModel | ray.ObjectRef, output: Location, settings: MeshingSettings):
-        if isinstance(model, ray.ObjectRef):
-            model = ray.get(model)
+    def __init__(self, method: Method | ray.ObjectRef, output: Location, settings: MeshingSettings):
+        if isinstance(method, ray.ObjectRef):
+            method = ray.get(method)
         torch.set_num_threads(max(1, int(settings.config.cpus_per_actor)))
-        self._model, self._output, self._settings = model, output, settings
-        self._fitter = LandmarkFitter(model, settings.config.fit)
+        self._method, self._model = method, method.model
+        model = method.model
+        self._output, self._settings = output, settings
         self._topology = Topology.of(
             model.mean.numpy(),
             model.faces.numpy(),
@@ -101,22 +102,25 @@ class ReconstructStage:
                 else:
                     found.append((image, i))
         start = time.perf_counter()
-        fits = self._fit(found)
-        seconds_fit = (time.perf_counter() - start) / max(len(found), 1)
-        start = time.perf_counter()
         labels = self._labels(found)
-        seconds_segment = (time.perf_counter() - start) / max(len(found), 1)
-        for (image, i), fit, label_map in zip(found, fits, labels, strict=True):
+        segmented = time.perf_counter()
+        estimates = self._estimate(found, labels)
+        each = max(len(found), 1)
+        seconds = {
+            "seconds_segment": (segmented - start) / each,
+            "seconds_fit": (time.perf_counter() - segmented) / each,
+        }
+        for (image, i), estimate, label_map in zip(found, estimates, labels, strict=True):
             row = self._image_row(image) | self._face_row(image, i) | _label_columns(image.faces[i], label_map)
-            row |= {"seconds_fit": seconds_fit, "seconds_segment": seconds_segment}
+            row |= seconds
             try:
-                if isinstance(fit, Exception):
-                    raise fit
-                row |= self._mesh(image, i, fit, label_map, row)
+                if isinstance(estimate, Exception):
+                    raise estimate
+                row |= self._mesh(image, i, estimate, label_map, row)
             except OSError:
                 raise  # an output that cannot be written concerns the whole run
             except Exception as error:
-                stage = "fit" if isinstance(fit, Exception) else "texture"
+                stage = "fit" if isinstance(estimate, Exception) else "texture"
                 row |= {"status": "error", "error_stage": stage}
                 row["error_message"] = f"{type(error).__name__}: {error}".strip(": ")
             rows.append(row)
@@ -134,25 +138,32 @@ class ReconstructStage:
             f"max_landmark_spread = {limit:g}: probably a head turned further than they reach"
         )
 
-    def _fit(self, found: list[tuple[AnalysedImage, int]]) -> list[LandmarkFit | Exception]:
-        """Returns each face's fit (a batch of one), or what is wrong with it."""
+    def _estimate(
+        self, found: list[tuple[AnalysedImage, int]], labels: list[np.ndarray | None]
+    ) -> list[FaceEstimates | Exception]:
+        """Returns the method's estimate of each face (a batch of one), or what is wrong with it."""
         if not found:
             return []
-        landmarks = torch.from_numpy(np.stack([image.faces[i].face.landmarks for image, i in found]))
         size = torch.tensor([[image.width, image.height] for image, _ in found], dtype=torch.float32)
         assumed = focal_from_fov(self._settings.config.fov_deg, size.amax(dim=1))
-        focal = torch.tensor([image.focal_px or float(f) for (image, _), f in zip(found, assumed, strict=True)])
+        crops = [image.faces[i].crop for image, i in found]
+        maps = [label_map for label_map in labels if label_map is not None]
+        faces = FaceBatch(
+            torch.from_numpy(np.stack([image.faces[i].face.landmarks for image, i in found])),
+            torch.tensor([image.focal_px or float(f) for (image, _), f in zip(found, assumed, strict=True)]),
+            size / 2,
+            np.stack([crop.rgb for crop in crops]),
+            np.stack([crop.to_photo for crop in crops]),
+            np.stack(maps) if maps else None,
+        )
         try:
-            fit = self._fitter.fit(landmarks, focal, size / 2)
+            batch = self._method(faces)
         except Exception as error:
             return [error] * len(found)
-        fits: list[LandmarkFit | Exception] = []
-        for n in range(len(found)):
-            one = fit.select(slice(n, n + 1))
-            depth = one.camera.to_camera(one.verts_mm)[..., 2]
-            usable = bool(torch.isfinite(one.verts_mm).all()) and float(depth.min()) > 1.0
-            fits.append(one if usable else RaylibError("the landmarks fit no face before the camera"))
-        return fits
+        usable = batch.usable().tolist()
+        one_each = (batch.select(slice(n, n + 1)) for n in range(len(found)))
+        bad = RaylibError("the landmarks fit no face before the camera")
+        return [one if fine else bad for one, fine in zip(one_each, usable, strict=True)]
 
     def _labels(self, found: list[tuple[AnalysedImage, int]]) -> list[np.ndarray | None]:
         """Returns each face's label map, on its aligned crop; None without segmentation."""
@@ -171,7 +182,7 @@ class ReconstructStage:
             "error_message": image.error_message or None,
             "method": self._settings.config.method,
             "morphable_model": self._model.name,
-            "weights_sha256": self._model.sha256,
+            "weights_sha256": self._method.weights_sha256,
             "config_sha256": self._settings.config_sha256,
         }
         return row | {f"seconds_{s}": image.seconds.get(s) for s in STAGES}
@@ -190,13 +201,13 @@ class ReconstructStage:
         }
 
     def _mesh(
-        self, image: AnalysedImage, i: int, fit: LandmarkFit, labels: np.ndarray | None, row: dict[str, Any]
+        self, image: AnalysedImage, i: int, estimate: FaceEstimates, labels: np.ndarray | None, row: dict[str, Any]
     ) -> dict[str, Any]:
         """Returns the columns of a fitted face after writing its files."""
         start = time.perf_counter()
-        found, camera = image.faces[i], fit.camera
-        normals = vertex_normals(fit.verts_mm, self._model.faces)
-        verts_cam = camera.to_camera(fit.verts_mm)[0].numpy()
+        found, camera = image.faces[i], estimate.camera
+        normals = vertex_normals(estimate.verts_mm, self._model.faces)
+        verts_cam = camera.to_camera(estimate.verts_mm)[0].numpy()
         normals_cam = (normals @ camera.R.transpose(1, 2))[0].numpy()
         patch_camera = _patch_camera(camera, found)
         principal = patch_camera.principal_px[0].numpy()
@@ -208,9 +219,9 @@ class ReconstructStage:
             grey = np.full((_GREY_PX, _GREY_PX, 3), 128, np.uint8)
             colors = replace(colors, texture=grey, vertex_colors=np.full_like(colors.vertex_colors, 128 / 255))
         textured = time.perf_counter()
-        verts_mm = fit.verts_mm[0].numpy()
+        verts_mm = estimate.verts_mm[0].numpy()
         uris = self._write(
-            row["face_id"], image, found, fit, labels, patch_camera, verts_cam, normals[0].numpy(), colors
+            row["face_id"], image, found, estimate, labels, patch_camera, verts_cam, normals[0].numpy(), colors
         )
         written = time.perf_counter()
         yaw, pitch, roll = euler_deg(camera.R)[0].tolist()
@@ -221,18 +232,18 @@ class ReconstructStage:
             "principal_px": camera.principal_px[0].numpy(),
             "R": camera.R[0].numpy().ravel(),
             "T_mm": camera.T[0].numpy(),
-            "scale_source": "model prior",
+            "scale_source": self._method.scale_source,
             "yaw_deg": yaw,
             "pitch_deg": pitch,
             "roll_deg": roll,
-            "identity": fit.identity[0].numpy(),
-            "expression": fit.expression[0].numpy(),
+            "identity": estimate.identity[0].numpy(),
+            "expression": estimate.expression[0].numpy(),
             "verts_mm": verts_mm.ravel(),
             "vertex_colors": colors.vertex_colors.astype(np.float32).ravel() if with_pixels else None,
             "vertex_source": colors.vertex_source,
             "vertex_visibility": colors.vertex_visibility,
-            "landmark_error_px": float(fit.error_px),
-            "landmark_nme": float(fit.error_iod),
+            "landmark_error_px": float(estimate.error_px),
+            "landmark_nme": float(estimate.error_iod),
             "seconds_texture": textured - start,
             "seconds_write": written - textured,
         }
@@ -242,7 +253,7 @@ class ReconstructStage:
         face_id: str,
         image: AnalysedImage,
         found: FoundFace,
-        fit: LandmarkFit,
+        estimate: FaceEstimates,
         labels: np.ndarray | None,
         patch_camera: Camera,
         verts_cam: np.ndarray,
@@ -252,7 +263,7 @@ class ReconstructStage:
         """Writes the files of a face and returns their places relative to the output folder."""
         config = self._settings.config
         folder = f"meshes/{image.sha256[:16]}"
-        verts_mm = fit.verts_mm[0].numpy()
+        verts_mm = estimate.verts_mm[0].numpy()
         files: dict[str, tuple[str, bytes]] = {}
         texture_png = _png(Image.fromarray(colors.texture)) if config.write_obj or config.write_glb else b""
         if config.write_obj:
@@ -267,7 +278,7 @@ class ReconstructStage:
         if config.write_labels and labels is not None and config.privacy == "none":
             files["labels_uri"] = (f"{face_id}-labels.png", _png(Image.fromarray(draw_labels(labels))))
         if config.write_preview and config.privacy == "none":
-            projected = patch_camera.project(fit.verts_mm)[0].numpy()
+            projected = patch_camera.project(estimate.verts_mm)[0].numpy()
             mesh = PreviewMesh(
                 verts_mm,
                 normals,
