@@ -34,6 +34,9 @@ from raylib.config.reconstruct import (
     Privacy,
     ReconstructConfig,
 )
+from raylib.config.report import (
+    ReportConfig,
+)
 from raylib.config.segmentation import (
     EvaluateSegmentationConfig,
     SegmentationData,
@@ -66,6 +69,7 @@ __all__ = [
     "PaperSettings",
     "Privacy",
     "ReconstructConfig",
+    "ReportConfig",
     "SegmentationData",
     "TrainMeshnetConfig",
     "TrainRun",

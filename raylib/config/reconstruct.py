@@ -124,6 +124,7 @@ class ReconstructConfig:
         write_glb: write GLB.
         write_labels: write the label map of each face's aligned crop, in FASSEG's colours; needs segment.
         write_preview: write a picture with landmarks, overlay and rendered views of each face.
+        write_report: write report.html, a page to look at the run (see jobs/report.py), when it is done.
         image_timeout_s: seconds after which an image is given up (status timeout).
         image_memory_gb: GiB that decoding an image and finding its faces may take (status out_of_memory, or
             native_crash where a library ends its process over it); 0 for no limit.
@@ -161,6 +162,7 @@ class ReconstructConfig:
     write_glb: bool = True
     write_labels: bool = False
     write_preview: bool = True
+    write_report: bool = True
     image_timeout_s: float = 60.0
     image_memory_gb: float = 4.0
     images_per_shard: int = 16
