@@ -2,7 +2,7 @@
 
 from raylib.render.interface import BACKENDS, Fragments, PixelFragments, choose_backend
 from raylib.render.rasterizer import rasterize, rasterize_face_verts, rasterize_pixels
-from raylib.render.soft import RenderedImage, SoftRenderer, SoftSettings
+from raylib.render.soft import RenderedImage, SoftRenderer, SoftSettings, fast_vertex_normals
 
 __all__ = [
     "BACKENDS",
@@ -12,6 +12,7 @@ __all__ = [
     "SoftRenderer",
     "SoftSettings",
     "choose_backend",
+    "fast_vertex_normals",
     "rasterize",
     "rasterize_face_verts",
     "rasterize_pixels",
