@@ -43,6 +43,10 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.synthesize import (
+    SynthesisSettings,
+    SynthesizeConfig,
+)
 from raylib.config.training import (
     TrainRun,
 )
@@ -71,6 +75,8 @@ __all__ = [
     "ReconstructConfig",
     "ReportConfig",
     "SegmentationData",
+    "SynthesisSettings",
+    "SynthesizeConfig",
     "TrainMeshnetConfig",
     "TrainRun",
     "TrainStage",
