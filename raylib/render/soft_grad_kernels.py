@@ -20,26 +20,24 @@ from numba import njit
 
 from raylib.parallel import KERNEL
 from raylib.render.soft_kernels import (
-    BARY0,
-    BARY1,
-    BARY2,
     CLEAR_PLANE,
     FAR,
     LANES,
-    N_FACE,
     N_PLANES,
-    NEAREST,
     NEAREST_PLANE,
     NEGLIGIBLE_EXPONENT,
-    PROB,
     SOFT_KERNEL,
     TOTAL_PLANE,
-    WEIGHT,
+    add_products,
+    add_scaled,
     background_weight,
     copy_lanes,
+    coverage,
     fast_exp,
+    load_corners,
     load_face,
     runs_beyond,
+    start_run,
 )
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
@@ -49,22 +47,12 @@ _OPAQUE = np.float32(1e-7)  # product of (1 - p) below which a face far behind d
 # Lines of a row of pixels in the planes of the gradients; the gradients of the attributes follow.
 _BEYOND_PLANE, _MEAN_PLANE, _ALPHA_PLANE, N_GRAD_PLANES = 0, 1, 2, 3
 
-# Offsets of a run's quantities beyond those of the forward pass: of the pixels, of the hits, of the corners.
-_TOTAL, _MEAN, _ALPHA, _GRAD = 72, 80, 88, 96
-_T0, _T1, _T2, _SCALE, _AWAY_X, _AWAY_Y, _SHARE1, _SHARE2, _SIDE, _FADE = (
-    104,
-    112,
-    120,
-    128,
-    136,
-    144,
-    152,
-    160,
-    168,
-    176,
-)
-_W0, _W1, _W2, _G0, _G1, _G2 = 184, 192, 200, 208, 216, 224
-_SUMS = 232  # what a face gathers: 18 sums for the vertices, then three an attribute
+# Offsets of a run's quantities: of the pixels, of the hits.
+_NEAREST, _TOTAL, _MEAN, _ALPHA, _BEYOND = 0, 8, 16, 24, 32
+_PROB, _FADE, _WEIGHT, _BARY0, _BARY1, _BARY2, _WEIGHT0, _WEIGHT1, _WEIGHT2 = 40, 48, 56, 64, 72, 80, 88, 96, 104
+_SCALE, _T0, _T1, _T2, _G0, _G1, _G2 = 112, 120, 128, 136, 144, 152, 160
+_AWAY_X, _AWAY_Y, _SHARE1, _SHARE2, _SIDE = 168, 176, 184, 192, 200
+_SUMS = 208  # what a face gathers: 18 sums for the vertices, then three an attribute
 _N_VERT_SUMS = 18
 
 
@@ -78,62 +66,46 @@ def _to_segment(qx, qy, dx, dy, t):
 
 
 @njit(**SOFT_KERNEL)
-def _run_hits(run, face, qx, qy, last, reach2, inv_sigma, inv_gamma, one_sided):
-    """What `_run_coverage` computes, the weights in the finished picture, and what the derivatives need besides."""
-    ax, ay, bx, by, cx, cy = face[0], face[1], face[2], face[3], face[4], face[5]
-    s0, s1, s2, z0, z1, z2 = face[9], face[10], face[11], face[12], face[13], face[14]
-    qy_c = qy - ay
-    step0, step1, step2 = cy * s0, -by * s1, ay * s2
-    start0 = ((qx - ax) * cy - qy_c * cx) * s0
-    start1 = (qy * bx - qx * by) * s1
-    start2 = (qx * ay - qy * ax) * s2
-    step_a, step_b, step_c = ax * face[6], bx * face[7], cx * face[8]
-    start_a = (ax * qx + ay * qy) * face[6]
-    start_b = (bx * qx + by * qy) * face[7]
-    start_c = (cx * (qx - ax) + cy * qy_c) * face[8]
+def _run_hits(run, face, starts, steps, qx, qy, last, reach2, inv_sigma, inv_gamma, one_sided):
+    """Weights of a face in the finished picture, and what their derivatives need; tells whether there is any hit."""
+    ax, ay, bx, by, cx, cy, _, _, _, _, _, _, z0, z1, z2 = face
     any_hit = False
     for i in range(LANES):
         step = np.float32(i)
         x = qx + step
-        t0 = start0 + step * step0
-        t1 = start1 + step * step1
-        t2 = start2 + step * step2
+        t0, t1, t2 = starts[0] + step * steps[0], starts[1] + step * steps[1], starts[2] + step * steps[2]
         inside = (t0 > _ZERO) & (t1 > _ZERO) & (t2 > _ZERO)
         t0 = t0 if t0 > _ZERO else _ZERO
         t1 = t1 if t1 > _ZERO else _ZERO
         t2 = t2 if t2 > _ZERO else _ZERO
         scale = _ONE / (t0 + t1 + t2)
         c0, c1, c2 = t0 * scale, t1 * scale, t2 * scale
-        ax_, ay_, dist_a, t_a = _to_segment(x, qy, ax, ay, start_a + step * step_a)
-        bx_, by_, dist_b, t_b = _to_segment(x, qy, bx, by, start_b + step * step_b)
-        cx_, cy_, dist_c, t_c = _to_segment(x - ax, qy_c, cx, cy, start_c + step * step_c)
+        a_x, a_y, dist_a, t_a = _to_segment(x, qy, ax, ay, starts[3] + step * steps[3])
+        b_x, b_y, dist_b, t_b = _to_segment(x, qy, bx, by, starts[4] + step * steps[4])
+        c_x, c_y, dist_c, t_c = _to_segment(x - ax, qy - ay, cx, cy, starts[5] + step * steps[5])
         use_a = (dist_a <= dist_b) & (dist_a <= dist_c)
         use_b = dist_b <= dist_c  # where a is not the nearest
         dist = dist_a if use_a else (dist_b if use_b else dist_c)
         hit = (i <= last) & (inside | (dist < reach2))
         any_hit |= hit
-        prob = _ONE / (_ONE + fast_exp((-dist if inside else dist) * inv_sigma))
-        if one_sided:
-            prob = _ONE if inside else prob + prob
-        prob = prob if hit else _ZERO
-        behind = (run[NEAREST + i] - (c0 * z0 + c1 * z1 + c2 * z2)) * inv_gamma
+        prob = coverage(dist, inside, inv_sigma, one_sided)
+        behind = (run[_NEAREST + i] - (c0 * z0 + c1 * z1 + c2 * z2)) * inv_gamma
         fade = fast_exp(behind if behind < _ZERO else _ZERO) * run[_TOTAL + i]
-        fade = fade if hit else _ZERO
-        run[PROB + i] = prob
-        run[_FADE + i] = fade
-        run[BARY0 + i] = c0 if hit else _ZERO
-        run[BARY1 + i] = c1 if hit else _ZERO
-        run[BARY2 + i] = c2 if hit else _ZERO
+        weight = fade * prob
+        run[_PROB + i] = prob if hit else _ZERO
+        run[_FADE + i] = fade if hit else _ZERO
+        run[_WEIGHT + i] = weight if hit else _ZERO
+        run[_BARY0 + i] = c0 if hit else _ZERO
+        run[_BARY1 + i] = c1 if hit else _ZERO
+        run[_BARY2 + i] = c2 if hit else _ZERO
+        run[_WEIGHT0 + i] = weight * c0 if hit else _ZERO
+        run[_WEIGHT1 + i] = weight * c1 if hit else _ZERO
+        run[_WEIGHT2 + i] = weight * c2 if hit else _ZERO
         run[_SCALE + i] = scale if hit else _ZERO
         run[_T0 + i], run[_T1 + i], run[_T2 + i] = t0, t1, t2
-        weight = fade * prob
-        run[WEIGHT + i] = weight
-        run[_W0 + i] = weight * c0 if hit else _ZERO
-        run[_W1 + i] = weight * c1 if hit else _ZERO
-        run[_W2 + i] = weight * c2 if hit else _ZERO
         run[_G0 + i], run[_G1 + i], run[_G2 + i] = _ZERO, _ZERO, _ZERO
-        run[_AWAY_X + i] = ax_ if use_a else (bx_ if use_b else cx_)
-        run[_AWAY_Y + i] = ay_ if use_a else (by_ if use_b else cy_)
+        run[_AWAY_X + i] = a_x if use_a else (b_x if use_b else c_x)
+        run[_AWAY_Y + i] = a_y if use_a else (b_y if use_b else c_y)
         run[_SHARE1 + i] = t_a if use_a else (_ZERO if use_b else _ONE - t_c)
         run[_SHARE2 + i] = _ZERO if use_a else (t_b if use_b else t_c)
         run[_SIDE + i] = _TWO if inside else -_TWO
@@ -141,26 +113,12 @@ def _run_hits(run, face, qx, qy, last, reach2, inv_sigma, inv_gamma, one_sided):
 
 
 @njit(**SOFT_KERNEL)
-def _add_value_gradient(run, a0, a1, a2, out):
-    """One attribute's gradients: to the corners, into the sums at `out`, and its part of g . a_k."""
-    for i in range(LANES):
-        k = np.uint64(i)  # unsigned: an index that might be negative does not vectorise
-        g = run[_GRAD + i]
-        run[_G0 + i] += g * a0
-        run[_G1 + i] += g * a1
-        run[_G2 + i] += g * a2
-        run[out + k] += g * run[_W0 + i]
-        run[out + k + np.uint64(8)] += g * run[_W1 + i]
-        run[out + k + np.uint64(16)] += g * run[_W2 + i]
-
-
-@njit(**SOFT_KERNEL)
 def _add_vertex_gradient(run, face, qx, qy, inv_sigma, inv_gamma, one_sided):
     """The gradients of a run's hits to coordinates and distance, into a face's sums for its vertices."""
     z0, z1, z2 = face[12], face[13], face[14]
     for i in range(LANES):
-        prob, weight = run[PROB + i], run[WEIGHT + i]
-        c0, c1, c2 = run[BARY0 + i], run[BARY1 + i], run[BARY2 + i]
+        prob, weight = run[_PROB + i], run[_WEIGHT + i]
+        c0, c1, c2 = run[_BARY0 + i], run[_BARY1 + i], run[_BARY2 + i]
         g0, g1, g2 = run[_G0 + i], run[_G1 + i], run[_G2 + i]
         dot = c0 * g0 + c1 * g1 + c2 * g2 - run[_MEAN + i]
         grad_prob = run[_FADE + i] * dot
@@ -313,7 +271,6 @@ def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, rea
     n_sums = _N_VERT_SUMS + 3 * n_channels
     run = np.zeros(_SUMS + n_sums * LANES, np.float32)
     totals = np.zeros(n_sums, np.float32)
-    face = np.zeros(N_FACE, np.float32)
     corners = np.zeros(3 * n_channels, np.float32)
     for n in range(verts.shape[0]):
         for f in range(part * n_faces // parts, (part + 1) * n_faces // parts):
@@ -321,31 +278,35 @@ def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, rea
             left, right = np.int64(boxes[box, 0]), np.int64(boxes[box, 1])
             if right < left:
                 continue
-            x0, y0, depth = load_face(verts, values, face_uv, faces, n, f, face, corners)
+            x0, y0, depth, face = load_face(verts, faces, n, f)
             touched = False
             for y in range(np.int64(boxes[box, 2]), np.int64(boxes[box, 3]) + 1):
                 qy = np.float32(y - n * height) + _HALF - y0
                 for x in range(left, right + 1, LANES):
                     qx = np.float32(x) + _HALF - x0
                     at, grad_at = y * stride + x, y * grad_stride + x
-                    copy_lanes(run, _GRAD, grad_flat, grad_at + _BEYOND_PLANE * line)
-                    if not runs_beyond(run, _GRAD, depth):
+                    copy_lanes(run, _BEYOND, grad_flat, grad_at + _BEYOND_PLANE * line)
+                    if not runs_beyond(run, _BEYOND, depth):
                         continue
-                    copy_lanes(run, NEAREST, flat, at + NEAREST_PLANE * line)
+                    copy_lanes(run, _NEAREST, flat, at + NEAREST_PLANE * line)
                     copy_lanes(run, _TOTAL, flat, at + TOTAL_PLANE * line)
-                    if not _run_hits(run, face, qx, qy, right - x, reach2, inv_sigma, inv_gamma, one_sided):
+                    starts, steps = start_run(face, qx, qy)
+                    if not _run_hits(run, face, starts, steps, qx, qy, right - x, reach2, inv_sigma, inv_gamma,
+                                     one_sided):  # fmt: skip
                         continue
                     if not touched:
+                        load_corners(values, face_uv, faces, n, f, corners)
                         run[_SUMS:] = _ZERO
                         touched = True
                     copy_lanes(run, _MEAN, grad_flat, grad_at + _MEAN_PLANE * line)
                     copy_lanes(run, _ALPHA, grad_flat, grad_at + _ALPHA_PLANE * line)
                     for c in range(n_channels):
-                        copy_lanes(run, _GRAD, grad_flat, grad_at + (N_GRAD_PLANES + c) * line)
-                        _add_value_gradient(
-                            run, corners[3 * c], corners[3 * c + 1], corners[3 * c + 2],
-                            np.uint64(_SUMS + (_N_VERT_SUMS + 3 * c) * LANES),
-                        )  # fmt: skip
+                        g = grad_at + (N_GRAD_PLANES + c) * line
+                        out = _SUMS + (_N_VERT_SUMS + 3 * c) * LANES
+                        for corner in range(3):
+                            lane = corner * LANES
+                            add_scaled(run, _G0 + lane, grad_flat, g, corners[3 * c + corner])
+                            add_products(run, out + lane, run, _WEIGHT0 + lane, grad_flat, g)
                     _add_vertex_gradient(run, face, qx, qy, inv_sigma, inv_gamma, one_sided)
             if not touched:
                 continue

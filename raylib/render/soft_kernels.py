@@ -32,13 +32,15 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from raylib.parallel import KERNEL
 
 SOFT_KERNEL = {**KERNEL, "fastmath": {"contract"}}
 """Nothing here promises equal bits, so that multiplications and additions may fuse."""
+
+INLINED = {**SOFT_KERNEL, "inline": "always"}
+"""For what the compiler would call from within a loop, and so not vectorise the loop."""
 
 LANES = 8
 """Pixels of a run: the floats of one vector register."""
@@ -52,9 +54,6 @@ NEGLIGIBLE_EXPONENT = np.float32(16.0)
 FAR = np.float32(1e30)
 """Depth of a pixel that the face does not reach."""
 
-N_FACE = 16
-"""Size of the array of a face's constants."""
-
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _MIN_EDGE_SQUARED = np.float32(1e-20)
 _MIN_AREA = np.float32(1e-8)
@@ -65,8 +64,8 @@ _TINY = np.float32(1e-30)
 NEAREST_PLANE, TOTAL_PLANE, CLEAR_PLANE, N_PLANES = 0, 1, 2, 3
 
 # Offsets of a run's quantities; those of the backward pass follow.
-BARY0, BARY1, BARY2, DEPTH, PROB, NEAREST, _CLEAR, WEIGHT, _SUM = 0, 8, 16, 24, 32, 40, 48, 56, 64
-_RUN_SIZE = 72
+NEAREST, _CLEAR, _WEIGHT, _WEIGHT0, _WEIGHT1, _WEIGHT2 = 0, 8, 16, 24, 32, 40
+_RUN_SIZE = 48
 
 
 @intrinsic
@@ -79,22 +78,53 @@ def _float_of_bits(typing_context, bits):
     return types.float32(types.int32), generate
 
 
+def _lanes(context, builder, signature, arguments, array):
+    """Pointer to the eight floats of the flat array that is argument `array`, from the index that follows it."""
+    data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+    vector = ir.VectorType(ir.FloatType(), LANES)
+    return builder.bitcast(builder.gep(data, [arguments[array + 1]]), vector.as_pointer())
+
+
+# One vector instruction each, where a loop over two arrays would have to fear that they overlap.
 @intrinsic
 def copy_lanes(typing_context, target, target_at, source, source_at):
-    """Copies eight floats between flat arrays in one move: a loop would have to fear that the arrays overlap."""
+    """Copies eight floats between flat arrays."""
 
     def generate(context, builder, signature, arguments):
-        vector = ir.VectorType(ir.FloatType(), LANES)
-
-        def pointer(array, index):
-            array_type = signature.args[array]
-            data = context.make_array(array_type)(context, builder, arguments[array]).data
-            return builder.bitcast(builder.gep(data, [arguments[index]]), vector.as_pointer())
-
-        builder.store(builder.load(pointer(2, 3), align=4), pointer(0, 1), align=4)
+        to, source = (_lanes(context, builder, signature, arguments, array) for array in (0, 2))
+        builder.store(builder.load(source, align=4), to, align=4)
         return context.get_dummy_value()
 
     return types.void(target, types.intp, source, types.intp), generate
+
+
+@intrinsic
+def add_scaled(typing_context, target, target_at, source, source_at, factor):
+    """Adds eight floats times a factor to eight others."""
+
+    def generate(context, builder, signature, arguments):
+        to, source = (_lanes(context, builder, signature, arguments, array) for array in (0, 2))
+        factors = ir.Constant(ir.VectorType(ir.FloatType(), LANES), ir.Undefined)
+        for lane in range(LANES):
+            factors = builder.insert_element(factors, arguments[4], ir.Constant(ir.IntType(32), lane))
+        scaled = builder.fmul(builder.load(source, align=4), factors, flags=("contract",))
+        builder.store(builder.fadd(builder.load(to, align=4), scaled, flags=("contract",)), to, align=4)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp, types.float32), generate
+
+
+@intrinsic
+def add_products(typing_context, target, target_at, first, first_at, second, second_at):
+    """Adds the products of eight floats and eight others to eight more."""
+
+    def generate(context, builder, signature, arguments):
+        to, first, second = (_lanes(context, builder, signature, arguments, array) for array in (0, 2, 4))
+        product = builder.fmul(builder.load(first, align=4), builder.load(second, align=4), flags=("contract",))
+        builder.store(builder.fadd(builder.load(to, align=4), product, flags=("contract",)), to, align=4)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, first, types.intp, second, types.intp), generate
 
 
 @njit(**SOFT_KERNEL)
@@ -158,27 +188,48 @@ def face_boxes(part, parts, verts, faces, reach, height, width, boxes, bad_face)
 
 
 @njit(**SOFT_KERNEL)
-def load_face(verts, values, face_uv, faces, n, f, face, corners):
-    """A face's constants and the attributes of its corners, three numbers each; returns its first vertex and depth."""
-    i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+def load_face(verts, faces, n, f):
+    """A face's first vertex in the picture, its least depth and its constants."""
+    i, j, k = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
     x0, y0, z0 = verts[n, i, 0], verts[n, i, 1], verts[n, i, 2]
     ax, ay, z1 = verts[n, j, 0] - x0, verts[n, j, 1] - y0, verts[n, j, 2]
     bx, by, z2 = verts[n, k, 0] - x0, verts[n, k, 1] - y0, verts[n, k, 2]
     cx, cy = bx - ax, by - ay
     sign = _ONE if bx * ay - by * ax > _ZERO else -_ONE
-    face[0], face[1], face[2], face[3], face[4], face[5] = ax, ay, bx, by, cx, cy
-    face[6] = _ONE / max(ax * ax + ay * ay, _MIN_EDGE_SQUARED)
-    face[7] = _ONE / max(bx * bx + by * by, _MIN_EDGE_SQUARED)
-    face[8] = _ONE / max(cx * cx + cy * cy, _MIN_EDGE_SQUARED)
-    face[9], face[10], face[11] = sign / z0, sign / z1, sign / z2
-    face[12], face[13], face[14] = z0, z1, z2
+    inv_a = _ONE / max(ax * ax + ay * ay, _MIN_EDGE_SQUARED)
+    inv_b = _ONE / max(bx * bx + by * by, _MIN_EDGE_SQUARED)
+    inv_c = _ONE / max(cx * cx + cy * cy, _MIN_EDGE_SQUARED)
+    constants = (ax, ay, bx, by, cx, cy, inv_a, inv_b, inv_c, sign / z0, sign / z1, sign / z2, z0, z1, z2)
+    return x0, y0, min(z0, min(z1, z2)), constants
+
+
+@njit(**SOFT_KERNEL)
+def load_corners(values, face_uv, faces, n, f, corners):
+    """Writes the attributes of a face's corners, three numbers each."""
+    i, j, k = np.uint64(faces[f, 0]), np.uint64(faces[f, 1]), np.uint64(faces[f, 2])
     n_values = values.shape[2]
     for c in range(n_values):
         corners[3 * c], corners[3 * c + 1], corners[3 * c + 2] = values[n, i, c], values[n, j, c], values[n, k, c]
     for c in range(face_uv.shape[2]):
-        for corner in range(3):
-            corners[3 * (n_values + c) + corner] = face_uv[f, corner, c]
-    return x0, y0, min(z0, min(z1, z2))
+        at = 3 * (n_values + c)
+        corners[at], corners[at + 1], corners[at + 2] = face_uv[f, 0, c], face_uv[f, 1, c], face_uv[f, 2, c]
+
+
+@njit(**SOFT_KERNEL)
+def start_run(face, qx, qy):
+    """For a run of pixels that begins at (qx, qy) from a face's first vertex: edge functions over depth and shares
+    along the edges, and by how much each of them grows from pixel to pixel.
+    """
+    ax, ay, bx, by, cx, cy, inv_a, inv_b, inv_c, s0, s1, s2, _, _, _ = face
+    starts = (
+        ((qx - ax) * cy - (qy - ay) * cx) * s0,
+        (qy * bx - qx * by) * s1,
+        (qx * ay - qy * ax) * s2,
+        (ax * qx + ay * qy) * inv_a,
+        (bx * qx + by * qy) * inv_b,
+        (cx * (qx - ax) + cy * (qy - ay)) * inv_c,
+    )
+    return starts, (cy * s0, -by * s1, ay * s2, ax * inv_a, bx * inv_b, cx * inv_c)
 
 
 @njit(**SOFT_KERNEL)
@@ -191,61 +242,63 @@ def _squared_distance(qx, qy, dx, dy, t):
 
 
 @njit(**SOFT_KERNEL)
-def _run_coverage(run, face, qx, qy, last, reach2, inv_sigma, one_sided):
-    """Coordinates, depth and coverage of the pixels up to `last` of a run that begins at (qx, qy) from the face's
-    first vertex; coverage is zero and depth FAR where the face does not reach. Tells whether it reaches any.
-    """
-    ax, ay, bx, by, cx, cy = face[0], face[1], face[2], face[3], face[4], face[5]
-    s0, s1, s2, z0, z1, z2 = face[9], face[10], face[11], face[12], face[13], face[14]
-    qy_c = qy - ay
-    # Along the run the edge functions and the shares along the edges grow evenly.
-    step0, step1, step2 = cy * s0, -by * s1, ay * s2
-    start0 = ((qx - ax) * cy - qy_c * cx) * s0
-    start1 = (qy * bx - qx * by) * s1
-    start2 = (qx * ay - qy * ax) * s2
-    step_a, step_b, step_c = ax * face[6], bx * face[7], cx * face[8]
-    start_a = (ax * qx + ay * qy) * face[6]
-    start_b = (bx * qx + by * qy) * face[7]
-    start_c = (cx * (qx - ax) + cy * qy_c) * face[8]
-    any_hit = False
-    for i in range(LANES):
-        step = np.float32(i)
-        x = qx + step
-        t0 = start0 + step * step0
-        t1 = start1 + step * step1
-        t2 = start2 + step * step2
-        inside = (t0 > _ZERO) & (t1 > _ZERO) & (t2 > _ZERO)
-        t0 = t0 if t0 > _ZERO else _ZERO
-        t1 = t1 if t1 > _ZERO else _ZERO
-        t2 = t2 if t2 > _ZERO else _ZERO
-        scale = _ONE / (t0 + t1 + t2)
-        c0, c1, c2 = t0 * scale, t1 * scale, t2 * scale
-        dist_a = _squared_distance(x, qy, ax, ay, start_a + step * step_a)
-        dist_b = _squared_distance(x, qy, bx, by, start_b + step * step_b)
-        dist_c = _squared_distance(x - ax, qy_c, cx, cy, start_c + step * step_c)
-        dist = dist_a if dist_a < dist_b else dist_b
-        dist = dist if dist < dist_c else dist_c
-        hit = (i <= last) & (inside | (dist < reach2))
-        any_hit |= hit
-        prob = _ONE / (_ONE + fast_exp((-dist if inside else dist) * inv_sigma))
-        if one_sided:
-            prob = _ONE if inside else prob + prob
-        run[PROB + i] = prob if hit else _ZERO
-        run[DEPTH + i] = c0 * z0 + c1 * z1 + c2 * z2 if hit else FAR
-        run[BARY0 + i] = c0 if hit else _ZERO
-        run[BARY1 + i] = c1 if hit else _ZERO
-        run[BARY2 + i] = c2 if hit else _ZERO
-    return any_hit
+def coverage(distance2, inside, inv_sigma, one_sided):
+    """How much a face covers a pixel by its squared distance."""
+    prob = _ONE / (_ONE + fast_exp((-distance2 if inside else distance2) * inv_sigma))
+    both = _ONE if inside else prob + prob
+    return both if one_sided else prob
+
+
+@njit(**INLINED)
+def _hit(face, starts, steps, qx, qy, step, reach2, inv_sigma, one_sided):
+    """Coordinates, depth and coverage of the pixel `step` into a run, and whether the face reaches it."""
+    ax, ay, bx, by, cx, cy, _, _, _, _, _, _, z0, z1, z2 = face
+    x = qx + step
+    t0, t1, t2 = starts[0] + step * steps[0], starts[1] + step * steps[1], starts[2] + step * steps[2]
+    inside = (t0 > _ZERO) & (t1 > _ZERO) & (t2 > _ZERO)
+    t0 = t0 if t0 > _ZERO else _ZERO
+    t1 = t1 if t1 > _ZERO else _ZERO
+    t2 = t2 if t2 > _ZERO else _ZERO
+    scale = _ONE / (t0 + t1 + t2)
+    c0, c1, c2 = t0 * scale, t1 * scale, t2 * scale
+    dist_a = _squared_distance(x, qy, ax, ay, starts[3] + step * steps[3])
+    dist_b = _squared_distance(x, qy, bx, by, starts[4] + step * steps[4])
+    dist_c = _squared_distance(x - ax, qy - ay, cx, cy, starts[5] + step * steps[5])
+    dist = dist_a if dist_a < dist_b else dist_b
+    dist = dist if dist < dist_c else dist_c
+    prob = coverage(dist, inside, inv_sigma, one_sided)
+    return c0, c1, c2, c0 * z0 + c1 * z1 + c2 * z2, prob, inside | (dist < reach2)
 
 
 @njit(**SOFT_KERNEL)
-def _cover(run):
-    """Takes a face's depths and coverage into those of the pixels."""
+def _cover_run(run, face, starts, steps, qx, qy, last, reach2, inv_sigma, one_sided):
+    """Takes a face's depths and coverage into those of the pixels up to `last`."""
     for i in range(LANES):
-        depth, before = run[DEPTH + i], run[NEAREST + i]
-        run[NEAREST + i] = depth if depth < before else before
-        product = run[_CLEAR + i] * (_ONE - run[PROB + i])
-        run[_CLEAR + i] = product if product > _TINY else _ZERO
+        step = np.float32(i)
+        _, _, _, depth, prob, hit = _hit(face, starts, steps, qx, qy, step, reach2, inv_sigma, one_sided)
+        hit &= i <= last
+        before = run[NEAREST + i]
+        run[NEAREST + i] = depth if hit & (depth < before) else before
+        clear = run[_CLEAR + i] * (_ONE - (prob if hit else _ZERO))
+        run[_CLEAR + i] = clear if clear > _TINY else _ZERO
+
+
+@njit(**SOFT_KERNEL)
+def _weigh_run(run, face, starts, steps, qx, qy, last, reach2, inv_sigma, inv_gamma, one_sided):
+    """A face's weights in the pixels up to `last`, whole and by corner; tells whether there is any."""
+    any_weight = False
+    for i in range(LANES):
+        step = np.float32(i)
+        c0, c1, c2, depth, prob, hit = _hit(face, starts, steps, qx, qy, step, reach2, inv_sigma, one_sided)
+        hit &= i <= last
+        any_weight |= hit
+        behind = (run[NEAREST + i] - depth) * inv_gamma
+        weight = prob * fast_exp(behind if behind < _ZERO else _ZERO)
+        run[_WEIGHT + i] = weight if hit else _ZERO
+        run[_WEIGHT0 + i] = weight * c0 if hit else _ZERO
+        run[_WEIGHT1 + i] = weight * c1 if hit else _ZERO
+        run[_WEIGHT2 + i] = weight * c2 if hit else _ZERO
+    return any_weight
 
 
 @njit(**SOFT_KERNEL)
@@ -255,27 +308,6 @@ def runs_beyond(run, at, depth):
     for i in range(LANES):
         any_beyond |= run[at + i] > depth
     return any_beyond
-
-
-@njit(**SOFT_KERNEL)
-def _weigh(run, inv_gamma):
-    """A face's weights."""
-    for i in range(LANES):
-        behind = (run[NEAREST + i] - run[DEPTH + i]) * inv_gamma
-        run[WEIGHT + i] = run[PROB + i] * fast_exp(behind if behind < _ZERO else _ZERO)
-
-
-@njit(**SOFT_KERNEL)
-def _add_weights(run):
-    for i in range(LANES):
-        run[_SUM + i] += run[WEIGHT + i]
-
-
-@njit(**SOFT_KERNEL)
-def _add_values(run, a0, a1, a2):
-    """Adds a face's attribute, given at its corners, to the sums."""
-    for i in range(LANES):
-        run[_SUM + i] += run[WEIGHT + i] * (run[BARY0 + i] * a0 + run[BARY1 + i] * a1 + run[BARY2 + i] * a2)
 
 
 @njit(**SOFT_KERNEL)
@@ -320,7 +352,6 @@ def soft_forward(part, parts, verts, values, face_uv, faces, boxes, bands, heigh
     n_lines, line = planes.shape[1], planes.shape[2]
     flat = planes.reshape(-1)
     run = np.zeros(_RUN_SIZE, np.float32)
-    face = np.zeros(N_FACE, np.float32)
     corners = np.zeros(3 * n_channels, np.float32)
     planes[low:high] = _ZERO
     planes[low:high, NEAREST_PLANE] = z_far
@@ -333,7 +364,9 @@ def soft_forward(part, parts, verts, values, face_uv, faces, boxes, bands, heigh
                 top, bottom = max(np.int64(boxes[box, 2]), low), min(np.int64(boxes[box, 3]), high - 1)
                 if right < left or bottom < top:
                     continue
-                x0, y0, depth = load_face(verts, values, face_uv, faces, n, f, face, corners)
+                x0, y0, depth, face = load_face(verts, faces, n, f)
+                if walk == 1:
+                    load_corners(values, face_uv, faces, n, f, corners)
                 for y in range(top, bottom + 1):
                     qy = np.float32(y - n * height) + np.float32(0.5) - y0
                     for x in range(left, right + 1, LANES):
@@ -341,24 +374,23 @@ def soft_forward(part, parts, verts, values, face_uv, faces, boxes, bands, heigh
                         at = y * n_lines * line + x
                         copy_lanes(run, NEAREST, flat, at + NEAREST_PLANE * line)
                         if walk == 0:
-                            if _run_coverage(run, face, qx, qy, right - x, reach2, inv_sigma, one_sided):
-                                copy_lanes(run, _CLEAR, flat, at + CLEAR_PLANE * line)
-                                _cover(run)
-                                copy_lanes(flat, at + NEAREST_PLANE * line, run, NEAREST)
-                                copy_lanes(flat, at + CLEAR_PLANE * line, run, _CLEAR)
+                            copy_lanes(run, _CLEAR, flat, at + CLEAR_PLANE * line)
+                            starts, steps = start_run(face, qx, qy)
+                            _cover_run(run, face, starts, steps, qx, qy, right - x, reach2, inv_sigma, one_sided)
+                            copy_lanes(flat, at + NEAREST_PLANE * line, run, NEAREST)
+                            copy_lanes(flat, at + CLEAR_PLANE * line, run, _CLEAR)
                             continue
                         if not runs_beyond(run, NEAREST, depth - behind):
                             continue
-                        if not _run_coverage(run, face, qx, qy, right - x, reach2, inv_sigma, one_sided):
+                        starts, steps = start_run(face, qx, qy)
+                        if not _weigh_run(run, face, starts, steps, qx, qy, right - x, reach2, inv_sigma, inv_gamma,
+                                          one_sided):  # fmt: skip
                             continue
-                        _weigh(run, inv_gamma)
-                        copy_lanes(run, _SUM, flat, at + TOTAL_PLANE * line)
-                        _add_weights(run)
-                        copy_lanes(flat, at + TOTAL_PLANE * line, run, _SUM)
+                        add_scaled(flat, at + TOTAL_PLANE * line, run, _WEIGHT, _ONE)
                         for c in range(n_channels):
-                            copy_lanes(run, _SUM, flat, at + (N_PLANES + c) * line)
-                            _add_values(run, corners[3 * c], corners[3 * c + 1], corners[3 * c + 2])
-                            copy_lanes(flat, at + (N_PLANES + c) * line, run, _SUM)
+                            to = at + (N_PLANES + c) * line
+                            for corner in range(3):
+                                add_scaled(flat, to, run, _WEIGHT0 + corner * LANES, corners[3 * c + corner])
     for y in range(low, high):
         for x in range(width):
             background = background_weight(planes[y, NEAREST_PLANE, x], z_far, inv_gamma)
