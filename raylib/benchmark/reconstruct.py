@@ -14,9 +14,9 @@ import torch
 from raylib.benchmark.record import write_record
 from raylib.config import BenchmarkReconstructConfig, FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
-from raylib.model_files import load_model
 from raylib.reconstruction.analysis import Analyser, AnalysisSettings
 from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
+from raylib.reconstruction.methods import load_method
 from raylib.reconstruction.rows import STAGES
 from raylib.reconstruction.run import reconstruct
 from raylib.reconstruction.storage import Location, image_files, open_input
@@ -43,7 +43,7 @@ def _plain_loop(job: ReconstructConfig, paths: list[str], output: str) -> dict[s
     """Returns seconds a stage and images a second of the same stages in this process, one thread, once warm."""
     torch.set_num_threads(1)
     analyse = Analyser(AnalysisSettings(job.faces, job.max_pixels, job.max_texture_px, job.image_timeout_s))
-    stage = ReconstructStage(load_model(job.morphable_model), Location(output), MeshingSettings(job, ""))
+    stage = ReconstructStage(load_method(job), Location(output), MeshingSettings(job, ""))
     rows: list[dict[str, Any]] = []
     for images in (paths[:4], paths):  # the first few compile the kernels
         start = time.perf_counter()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
+
+from raylib.color import srgb_to_linear
 
 _FLOAT, _USHORT, _UINT = 5126, 5123, 5125  # glTF component types
 _ARRAY, _ELEMENT = 34962, 34963  # glTF buffer targets
@@ -42,9 +46,14 @@ class MeshEncoder:
         return (head + verts + self._obj_uv + self._obj_faces).encode()
 
     @staticmethod
-    def mtl(texture_name: str) -> bytes:
-        """Returns the material library of an OBJ; the texture holds the photograph's light, so it is shown unlit."""
-        return f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 0\nmap_Kd {texture_name}\n".encode()
+    def mtl(texture_name: str, lit: bool = False) -> bytes:
+        """Returns the material library of an OBJ.
+
+        Args:
+            texture_name: file name of the texture, which lies beside it.
+            lit: whether viewers shall light the texture: albedo yes, a photograph, which holds its own light, no.
+        """
+        return f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum {int(lit)}\nmap_Kd {texture_name}\n".encode()
 
     def glb(
         self,
@@ -54,8 +63,9 @@ class MeshEncoder:
         visibility: Float[np.ndarray, " v"],
         texture_png: bytes,
         name: str,
+        physics: Mapping[str, np.ndarray] | None = None,
     ) -> bytes:
-        """Returns a GLB in metres, +y up, looking along +z, its texture shown unlit.
+        """Returns a GLB in metres, +y up, looking along +z; its texture is shown unlit unless it is albedo.
 
         glTF multiplies COLOR_0 into the texture, so that one primitive with both would show the square of the
         colours. The scene therefore holds the textured mesh, and a second mesh of the same vertices that no node
@@ -68,6 +78,9 @@ class MeshEncoder:
             visibility: how well the photograph sees each vertex, 0..1 (attribute _VISIBILITY).
             texture_png: texture image.
             name: name of node and mesh.
+            physics: what a method with light estimated: `albedo` (v, 3) and `shading` (v, 3), linear, `light_sh`
+                (9, 3) and perhaps `sigma_mm` (v). They become the attributes _ALBEDO, _SHADING and _SIGMA_MM of the
+                vertices and `extras.light_sh` of the node; the texture then is albedo, and viewers light it.
         """
         binary = _Binary()
         small = len(verts_mm) <= 65535
@@ -77,26 +90,38 @@ class MeshEncoder:
         flipped = np.stack([self.uv[:, 0], 1.0 - self.uv[:, 1]], axis=1)
         texcoord = binary.add(flipped.astype(np.float32), _ARRAY)
         seen = binary.add(visibility.astype(np.float32), _ARRAY)
-        linear = np.concatenate([_linear(vertex_colors), np.ones((len(verts_mm), 1))], axis=1)
+        linear = np.concatenate(
+            [srgb_to_linear(torch.from_numpy(vertex_colors)).numpy(), np.ones((len(verts_mm), 1))], axis=1
+        )
         color = binary.add(np.round(linear * 65535).astype(np.uint16), _ARRAY, normalized=True)
         image = binary.add_bytes(texture_png)
         shape = {"POSITION": position, "NORMAL": normal}
-        textured = {"attributes": {**shape, "TEXCOORD_0": texcoord, "_VISIBILITY": seen}, "indices": indices}
+        physics = physics or {}
+        extra = {
+            f"_{key.upper()}": binary.add(physics[key].astype(np.float32), _ARRAY)
+            for key in ("albedo", "shading", "sigma_mm")
+            if key in physics
+        }
+        textured = {"attributes": {**shape, "TEXCOORD_0": texcoord, "_VISIBILITY": seen, **extra}, "indices": indices}
         colored = {"attributes": {**shape, "COLOR_0": color}, "indices": indices}
         plain = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
         unlit = {"doubleSided": True, "extensions": {"KHR_materials_unlit": {}}}
+        shown = {"doubleSided": True} if physics else unlit
+        node: dict[str, object] = {"name": name, "mesh": 0}
+        if "light_sh" in physics:
+            node["extras"] = {"light_sh": np.round(physics["light_sh"], 5).tolist()}
         document = {
             "asset": {"version": "2.0", "generator": "physface"},
             "extensionsUsed": ["KHR_materials_unlit"],
             "scene": 0,
             "scenes": [{"nodes": [0]}],
-            "nodes": [{"name": name, "mesh": 0}],
+            "nodes": [node],
             "meshes": [
                 {"name": name, "primitives": [{**textured, "material": 0}]},
                 {"name": f"{name}-vertex-colors", "primitives": [{**colored, "material": 1}]},
             ],
             "materials": [
-                {"name": "face", "pbrMetallicRoughness": {**plain, "baseColorTexture": {"index": 0}}, **unlit},
+                {"name": "face", "pbrMetallicRoughness": {**plain, "baseColorTexture": {"index": 0}}, **shown},
                 {"name": "vertex-colors", "pbrMetallicRoughness": plain, **unlit},
             ],
             "textures": [{"source": 0, "sampler": 0}],
@@ -156,11 +181,6 @@ def _container(document: dict[str, object], binary: bytes) -> bytes:
     total = 12 + 8 + len(text) + 8 + len(binary)
     head = struct.pack("<4sII", b"glTF", 2, total)
     return head + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-
-
-def _linear(srgb: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
-    """Returns linear light from sRGB, both in 0..1 (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def _unit(normals: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:

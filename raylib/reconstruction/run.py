@@ -9,13 +9,12 @@ import pickle
 import threading
 import time
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from raylib.config import FAILED, STATUSES, ReconstructConfig
 from raylib.errors import ConfigError
-from raylib.morphable import LinearFaceModel
 from raylib.provenance import environment
 from raylib.ray_cluster import join_ray
 from raylib.reconstruction.listing import Inputs
@@ -25,8 +24,12 @@ from raylib.reconstruction.storage import Location, check_writable
 from raylib.reconstruction.summary import print_summary
 from raylib.reconstruction.table import Finished, settle, to_do
 
+if TYPE_CHECKING:
+    from raylib.reconstruction.methods import Method
+
 _SHAPING = (
     "method",
+    "refine",
     "faces",
     "fit",
     "fov_deg",
@@ -66,11 +69,11 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
     inputs = Inputs.of(config)
     output = Location(config.output, config.storage_options, config.storage_tries)
     inputs.check()
-    from raylib.model_files import load_model  # imports torch: only after the cheap checks
+    from raylib.reconstruction.methods import load_method  # imports torch: only after the cheap checks
 
-    model = load_model(config.morphable_model)
+    method = load_method(config)
     check_writable(output)
-    digest = config_sha256(config, model.sha256)
+    digest = config_sha256(config, method.weights_sha256)
     finished = settle(output, digest, config.retried)
     if finished.images:
         listed = sum(1 for _ in islice(inputs.items(), _COUNTED))
@@ -79,12 +82,12 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
         console.print(f"{finished.images - len(finished.again)}{of} images are done already{again}")
     processed, rate, before = 0, None, -1
     while len(finished.uris) > before:  # else a pass brought nothing
-        done = _run_pass(config, inputs, output, model, digest, finished, console)
+        done = _run_pass(config, inputs, output, method, digest, finished, console)
         if not done.images:
             break
         processed, rate = processed + done.images, done.rate or rate
         before, finished = len(finished.uris), settle(output, digest)
-    record = _run_record(config, digest, model, finished, started, processed, rate)
+    record = _run_record(config, digest, method, finished, started, processed, rate)
     output.write_bytes("run.json", json.dumps(record, indent=2, default=str).encode())
     output.remove_temporary()
     print_summary(console, output, record)
@@ -98,10 +101,10 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
     return 0
 
 
-def config_sha256(config: ReconstructConfig, model_sha256: str) -> str:
+def config_sha256(config: ReconstructConfig, weights_sha256: str) -> str:
     """Returns the hash of everything that shapes the result for an image."""
     values = dataclasses.asdict(config)
-    shaping = {name: values[name] for name in _SHAPING} | {"model": model_sha256, "schema": SCHEMA_VERSION}
+    shaping = {name: values[name] for name in _SHAPING} | {"model": weights_sha256, "schema": SCHEMA_VERSION}
     if config.segment:
         from raylib.segmentation import shipped_weights
 
@@ -113,7 +116,7 @@ def _run_pass(
     config: ReconstructConfig,
     inputs: Inputs,
     output: Location,
-    model: LinearFaceModel,
+    method: Method,
     digest: str,
     finished: Finished,
     console: Console,
@@ -157,7 +160,7 @@ def _run_pass(
         )
         .map_batches(
             ReconstructStage,
-            fn_constructor_args=(ray.put(model), output, MeshingSettings(config, digest)),
+            fn_constructor_args=(ray.put(method), output, MeshingSettings(config, digest)),
             compute=ActorPoolStrategy(size=meshers),
             **common,
         )
@@ -178,7 +181,7 @@ def _count(inputs: Inputs, finished: Finished, progress: RunProgress) -> None:
 def _run_record(
     config: ReconstructConfig,
     digest: str,
-    model: LinearFaceModel,
+    method: Method,
     finished: Finished,
     started: float,
     processed: int,
@@ -193,8 +196,8 @@ def _run_record(
         "job": "reconstruct",
         "config": settings,
         "config_sha256": digest,
-        "weights_sha256": model.sha256,
-        "morphable_model": model.name,
+        "weights_sha256": method.weights_sha256,
+        "morphable_model": method.model.name,
         "schema_version": SCHEMA_VERSION,
         "images": finished.images,
         "faces": finished.faces,

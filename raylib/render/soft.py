@@ -21,11 +21,10 @@ from torch.nn.functional import grid_sample, normalize
 from raylib.camera import Camera
 from raylib.errors import ConfigError
 from raylib.lighting import Light, shade
-from raylib.mesh import vertex_normals
 from raylib.parallel import run_parts, thread_count
 from raylib.render.binning import unusable_face
 from raylib.render.interface import choose_backend
-from raylib.render.normal_kernels import normals_backward, normals_forward
+from raylib.render.normals import fast_vertex_normals
 from raylib.render.soft_grad_kernels import N_GRAD_PLANES, prepare_gradients, soft_backward
 from raylib.render.soft_kernels import LANES, MIN_BACKGROUND, N_PLANES, face_boxes, soft_forward
 
@@ -141,26 +140,6 @@ class _SoftBlend(torch.autograd.Function):
         return torch.from_numpy(totals[0]), torch.from_numpy(totals[1]), None, None, None
 
 
-class _VertexNormals(torch.autograd.Function):
-    """`mesh.vertex_normals` on the CPU, where torch's indexing takes ten times as long backward."""
-
-    @staticmethod
-    def forward(ctx: Any, verts: Tensor, faces: Tensor) -> Tensor:
-        ctx.scene = verts.detach().contiguous().numpy(), faces.contiguous().numpy()
-        normals, ctx.inverse_length = np.zeros(verts.shape, np.float32), np.empty(verts.shape[:2], np.float32)
-        normals_forward(*ctx.scene, normals, ctx.inverse_length)
-        result = torch.from_numpy(normals)
-        ctx.save_for_backward(result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (normals,) = ctx.saved_tensors
-        total = np.zeros(normals.shape, np.float32)
-        normals_backward(*ctx.scene, normals.numpy(), ctx.inverse_length, grads[0].contiguous().numpy(), total)
-        return torch.from_numpy(total), None
-
-
 def _even_bands(boxes: NDArray[np.int32], n_rows: int, parts: int) -> NDArray[np.int64]:
     """First rows of bands in which boxes cover equally many pixels, and the number of rows."""
     widths = boxes[:, 1] - boxes[:, 0] + 1
@@ -245,11 +224,7 @@ class SoftRenderer:
             raise ConfigError("face_uv is None, expected texture coordinates because a texture is given")
         if verts.dtype != torch.float32:
             raise ConfigError(f"verts is {verts.dtype}, expected torch.float32")
-        normals = (
-            _VertexNormals.apply(verts, self.faces)
-            if verts.device.type == "cpu"
-            else vertex_normals(verts, self.faces)
-        )
+        normals = fast_vertex_normals(verts, self.faces)
         eye = -(camera.R.transpose(1, 2) @ camera.T[:, :, None])[..., 0]
         in_pixels = self.settings.light_at == "pixels"
         parts: dict[str, Tensor] = {}
