@@ -124,6 +124,7 @@ class ReconstructConfig:
         write_glb: write GLB.
         write_labels: write the label map of each face's aligned crop, in FASSEG's colours; needs segment.
         write_preview: write a picture with landmarks, overlay and rendered views of each face.
+        write_report: write report.html, a page to look at the run (see jobs/report.py), when it is done.
         image_timeout_s: seconds after which an image is given up (status timeout).
         image_memory_gb: GiB that decoding an image and finding its faces may take (status out_of_memory, or
             native_crash where a library ends its process over it); 0 for no limit.
@@ -133,6 +134,8 @@ class ReconstructConfig:
         detect_actors: processes that decode and detect; 0 for one a CPU.
         reconstruct_actors: processes that label, fit, colour and write; 0 for one a CPU.
         cpus_per_actor: logical CPUs that Ray sets aside for each of these processes.
+        gpus_per_actor: share of a GPU that each process of the second kind takes for its networks; 0 for none.
+        cluster_cpus: CPUs that the cluster may grow to where an autoscaler adds machines; 0 for those that it has.
         progress_every_s: seconds between lines of progress where output is no terminal.
         storage_options: keyword arguments for the fsspec filesystem of input and output (endpoint_url, anon, ...).
     """
@@ -159,12 +162,15 @@ class ReconstructConfig:
     write_glb: bool = True
     write_labels: bool = False
     write_preview: bool = True
+    write_report: bool = True
     image_timeout_s: float = 60.0
     image_memory_gb: float = 4.0
     images_per_shard: int = 16
     detect_actors: int = 0
     reconstruct_actors: int = 0
     cpus_per_actor: float = 0.4
+    gpus_per_actor: float = 0.0
+    cluster_cpus: int = 0
     progress_every_s: float = 30.0
     storage_options: dict[str, object] = field(default_factory=dict)
     storage_tries: int = 7
@@ -195,6 +201,8 @@ class ReconstructConfig:
         require(self.refine >= 0, "refine", self.refine, "0 or more steps")
         require(self.segment or not self.write_labels, "write_labels", self.write_labels, "false without segment")
         require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
+        require(0 <= self.gpus_per_actor <= 1, "gpus_per_actor", self.gpus_per_actor, "a share from 0 to 1")
+        require(self.cluster_cpus >= 0, "cluster_cpus", self.cluster_cpus, "0 or more")
 
     @property
     def inputs(self) -> list[str]:

@@ -42,7 +42,7 @@ class SynthesisSettings:
     side_mm: tuple[float, float] = (215.0, 330.0)
     identity_scale: float = 1.0
     expressions: float = 0.75
-    shadow_directions: int = 96
+    shadow_directions: int = 64
     gloss: bool = True
     camera_effects: bool = True
     backgrounds: str | None = None

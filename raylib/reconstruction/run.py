@@ -109,6 +109,8 @@ def config_sha256(config: ReconstructConfig, weights_sha256: str) -> str:
         from raylib.segmentation import shipped_weights
 
         shaping["segmentation"] = hashlib.sha256(shipped_weights().read_bytes()).hexdigest()
+    if config.gpus_per_actor:
+        shaping["gpu"] = True  # networks multiply in bfloat16 there, and labels differ at some borders
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
@@ -135,7 +137,7 @@ def _run_pass(
     from raylib.reconstruction.shards import dataset
 
     join_ray()
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+    cpus = config.cluster_cpus or int(ray.cluster_resources().get("CPU", 1))
     detectors = config.detect_actors or max(1, cpus)
     meshers = config.reconstruct_actors or max(1, cpus)
     size = min(config.images_per_shard, -(-some // detectors))
@@ -162,6 +164,7 @@ def _run_pass(
             ReconstructStage,
             fn_constructor_args=(ray.put(method), output, MeshingSettings(config, digest)),
             compute=ActorPoolStrategy(size=meshers),
+            num_gpus=config.gpus_per_actor or None,
             **common,
         )
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from raylib.synthesis.head import Head, load_head
@@ -211,11 +212,36 @@ def _polar_of(line: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " a"]:
 @lru_cache(maxsize=1)
 def grid_faces() -> Int[np.ndarray, "f 3"]:
     """Returns the triangles of the shell, outwards."""
-    j, k = np.meshgrid(np.arange(COLUMNS), np.arange(ROWS - 1), indexing="ij")
-    right = (j + 1) % COLUMNS
-    a, b, c, d = j * ROWS + k, j * ROWS + k + 1, right * ROWS + k, right * ROWS + k + 1
+    return _grid_faces(COLUMNS, ROWS)
+
+
+def _grid_faces(columns: int, rows: int) -> Int[np.ndarray, "f 3"]:
+    j, k = np.meshgrid(np.arange(columns), np.arange(rows - 1), indexing="ij")
+    right = (j + 1) % columns
+    a, b, c, d = j * rows + k, j * rows + k + 1, right * rows + k, right * rows + k + 1
     both = np.stack([np.stack([a, b, c], -1), np.stack([c, b, d], -1)], axis=2)
     return both.reshape(-1, 3).astype(np.int64)
+
+
+@lru_cache(maxsize=1)
+def coarse_grid() -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, "f 3"], sp.csr_matrix]:
+    """Returns every other vertex of the shell, their triangles, and the weights that give all vertices from them."""
+    rows, columns = ROWS // 2, COLUMNS // 2
+    keep = (np.arange(0, COLUMNS, 2)[:, None] * ROWS + np.arange(0, ROWS, 2)[None]).ravel()
+    j, k = np.meshgrid(np.arange(COLUMNS), np.arange(ROWS), indexing="ij")
+    corners, weights = [], []
+    for dj in (0, 1):
+        for dk in (0, 1):
+            column, row = (j // 2 + dj) % columns, np.minimum(k // 2 + dk, rows - 1)
+            corners.append((column * rows + row).ravel())
+            weights.append((np.where(j % 2, 0.5, 1.0 - dj) * np.where(k % 2, 0.5, 1.0 - dk)).ravel())
+    n = COLUMNS * ROWS
+    place = (np.tile(np.arange(n), 4), np.concatenate(corners))
+    return (
+        keep,
+        _grid_faces(columns, rows),
+        sp.csr_matrix((np.concatenate(weights), place), shape=(n, rows * columns)),
+    )
 
 
 def hair_mesh(

@@ -13,22 +13,24 @@ from scipy.sparse import csr_matrix
 
 from raylib.camera import Camera
 from raylib.config import SynthesisSettings
-from raylib.lighting import shadowed_transfer, sphere_directions
+from raylib.lighting import lambert_transfer, shadowed_transfer, sphere_directions
 from raylib.mesh import vertex_adjacency
 from raylib.render import rasterize_pixels
 from raylib.segmentation import Label
 from raylib.synthesis.atlas import Atlas
 from raylib.synthesis.background import to_linear
-from raylib.synthesis.hair import HairMesh, HairStyle, grid_faces, hair_mesh, under_hair
+from raylib.synthesis.hair import HairMesh, HairStyle, coarse_grid, grid_faces, hair_mesh, under_hair
 from raylib.synthesis.head import Head
 from raylib.synthesis.light import SceneLight
 from raylib.synthesis.shade_kernels import gloss_of_vertices, hair_gloss, resolve, shade_hair, shade_head
 from raylib.synthesis.skin import SkinLook, eyeballs, gaze_vectors, paint_texture, to_texture_bytes, vertex_albedo
 from raylib.visibility import visible_directions
 
-_LAMP_RAYS = 12
+_LAMP_RAYS = 8
 _IN_FRONT_MM = 5.0
 """A landmark counts as hidden where something lies so far in front of it."""
+_CAST_ABOVE_MM = -150.0
+"""Shadows are cast by and onto what lies above this height of the mean head."""
 _CLOTH_MM = 2.5
 _LINEAR = to_linear(np.arange(256, dtype=np.float32) / 255)
 # Light under the skin spreads red furthest (d'Eon and Luebke 2007, GPU Gems 3, chapter 14).
@@ -113,6 +115,10 @@ class PictureMaker:
         self._faces = np.ascontiguousarray(head.faces)
         self._directions = sphere_directions(settings.shadow_directions).numpy()
         self._spread = _spreading(torch.from_numpy(head.faces), len(head.mean))
+        self._cast = np.flatnonzero(head.mean[:, 1] > _CAST_ABOVE_MM)
+        number = np.full(len(head.mean), -1)
+        number[self._cast] = np.arange(len(self._cast))
+        self._cast_faces = number[head.faces][(number[head.faces] >= 0).all(1)]
         eye = head.prior.regions.numpy() == 2
         self._not_eye = np.ones(len(head.mean), np.float32)
         self._not_eye[: len(eye)][eye] = 0.0
@@ -190,10 +196,13 @@ class PictureMaker:
         light: SceneLight,
     ) -> tuple[Float[np.ndarray, "n 9"], Float[np.ndarray, " n"]]:
         """Returns transfer coefficients and the visible share of the lamp for head and hair."""
-        faces = self._faces
+        count, below = len(verts), normals
+        verts, normals, faces = verts[self._cast], normals[self._cast], self._cast_faces
         if shell is not None:
-            faces = np.concatenate([faces, grid_faces() + len(verts)])
-            verts, normals = np.concatenate([verts, shell.verts]), np.concatenate([normals, shell.normals])
+            keep, shell_faces, fine = coarse_grid()
+            faces = np.concatenate([faces, shell_faces + len(verts)])
+            verts = np.concatenate([verts, shell.verts[keep]])
+            normals = np.concatenate([normals, shell.normals[keep]])
         has_lamp = bool((light.lamp_color > 0).any())
         directions = self._directions
         if has_lamp:
@@ -205,11 +214,16 @@ class PictureMaker:
         sphere = len(self._directions)
         transfer = shadowed_transfer(ups[None], seen[..., :sphere], rays[:sphere])[0].numpy()
         lamp = seen[0, :, sphere:].float().mean(1).numpy() if has_lamp else np.zeros(len(verts), np.float32)
-        n = len(self.head.mean)
-        head_part = np.concatenate([transfer[:n], lamp[:n, None]], axis=1)
-        self.head.carry_under(head_part)
-        transfer[:n], lamp[:n] = head_part[:, :9], head_part[:, 9]
-        return transfer, lamp
+        values = np.concatenate([transfer, lamp[:, None]], axis=1)
+        # What lies below sees everything; nearly all of it is cloth.
+        head = np.concatenate(
+            [lambert_transfer(torch.from_numpy(below)).numpy(), np.full((count, 1), has_lamp)], axis=1
+        )
+        head[self._cast] = values[: len(self._cast)]
+        self.head.carry_under(head)
+        values = values[len(self._cast) :] if shell is None else fine @ values[len(self._cast) :]
+        values = np.concatenate([head, values]).astype(np.float32)
+        return values[:, :9], values[:, 9]
 
     def _gloss(
         self,
