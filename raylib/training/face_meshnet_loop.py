@@ -82,7 +82,7 @@ def batches(
     photo_share: float,
     seed: tuple[int, int, int],
 ) -> Iterator[tuple[FaceSampleBatch, Bool[Tensor, " b"]]]:
-    """Yields an epoch's batches over the synthetic faces, photographs mixed in, augmented; the next is made meanwhile.
+    """Yields an epoch's augmented batches of synthetic faces and photographs; the next is made meanwhile.
 
     Args:
         synthetic: samples with truth.
@@ -126,7 +126,9 @@ def augment(batch: FaceSampleBatch, rng: torch.Generator) -> tuple[FaceSampleBat
     b = len(batch.images)
     image = batch.images.permute(0, 3, 1, 2).float() / 255
     known = batch.truth.known > 0.5
-    gain = torch.exp(0.25 * torch.randn(b, 1, generator=rng) + 0.06 * torch.randn(b, 3, generator=rng)).clamp(0.5, 1.6)
+    gain = torch.exp(0.25 * torch.randn(b, 1, generator=rng) + 0.06 * torch.randn(b, 3, generator=rng)).clamp(
+        0.5, 1.6
+    )
     gain[~known] = 1.0
     encoded = gain[:, :, None, None] ** (1 / 2.2)  # nearly what the sRGB curve makes of a factor on linear light
     image = (image * encoded).clamp(0, 1)
@@ -256,7 +258,7 @@ def validate(
     device: torch.device,
     precision: torch.dtype,
 ) -> dict[str, float]:
-    """Returns errors over samples with truth: the network's (`val_`), the fit's (`fit_`), the mean face's (`mean_`)."""
+    """Returns errors over samples with truth: network (`val_`), landmark fit (`fit_`), mean face (`mean_`)."""
     rows: list[dict[str, float]] = []
     sizes: list[int] = []
     model = corrector.model
@@ -281,7 +283,7 @@ def validate(
     return {key: sum(row[key] * n for row, n in zip(rows, sizes, strict=True)) / total for key in rows[0]}
 
 
-def save_checkpoint(state: TrainState, mean_albedo: Tensor, path: Path) -> None:
+def save_checkpoint(state: TrainState, path: Path) -> None:
     """Writes everything that a resumed run needs; the file is complete or absent."""
     partial = path.with_suffix(".partial")
     torch.save(
@@ -289,7 +291,6 @@ def save_checkpoint(state: TrainState, mean_albedo: Tensor, path: Path) -> None:
             "model": state.network.state_dict(),
             "average": state.average.state_dict(),
             "optimizer": state.optimizer.state_dict(),
-            "mean_albedo": mean_albedo,
             "step": state.step,
             "epoch": state.epoch,
             "history": state.history,
@@ -299,12 +300,10 @@ def save_checkpoint(state: TrainState, mean_albedo: Tensor, path: Path) -> None:
     partial.replace(path)
 
 
-def load_checkpoint(state: TrainState, path: Path) -> Tensor:
-    """Puts the state back to what `save_checkpoint` wrote and returns the average albedo."""
+def load_checkpoint(state: TrainState, path: Path) -> None:
+    """Puts the state back to what `save_checkpoint` wrote."""
     saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     state.network.load_state_dict(saved["model"])
     state.average.load_state_dict(saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step, state.epoch, state.history = saved["step"], saved["epoch"], saved["history"]
-    albedo: Tensor = saved["mean_albedo"]
-    return albedo

@@ -20,6 +20,7 @@ from raylib.datasets.face_set import FaceSet
 from raylib.networks.vgg import load_vgg
 from raylib.ray_cluster import join_ray
 from raylib.templates import load_template
+from raylib.training.face_meshnet_ray import run_face_training
 from raylib.training.meshnet_data import prepare_faces
 from raylib.training.meshnet_loop import (
     MeshTrainState,
@@ -194,6 +195,8 @@ def run_training(config: TrainMeshnetConfig) -> Path:
         ConfigError: data, weights or checkpoints are not what the configuration says.
         StorageError: checkpoints cannot be written any more.
     """
+    if config.network == "meshnet":
+        return run_face_training(config)
     config = _checked(config)
     check_storage(config)
     out = Path(config.out)
