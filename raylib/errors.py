@@ -9,6 +9,10 @@ class ConfigError(RaylibError):
     """A setting, path or model file is wrong; names the value, what was expected, and where."""
 
 
+class OutputError(RaylibError, OSError):
+    """A result cannot be written, after all tries; the same command goes on where the run stopped."""
+
+
 class ImageError(RaylibError):
     """One image cannot be used; carries the row status that says why.
 

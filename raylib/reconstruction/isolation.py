@@ -33,6 +33,17 @@ class ChildMemoryError(RaylibError):
     """The child process wanted more memory than its limit."""
 
 
+def failure(error: Exception) -> tuple[str, str]:
+    """Returns a row's status and message for what a call of an `IsolatedWorker` raised."""
+    kinds: dict[type[Exception], str] = {
+        ChildTimeoutError: "timeout",
+        ChildMemoryError: "out_of_memory",
+        ChildCrashError: "native_crash",
+    }
+    status = kinds.get(type(error))
+    return (status, str(error)) if status else ("error", f"{type(error).__name__}: {error}".strip(": "))
+
+
 def _start(make: Callable[[], Callable[[Any], Any]], memory_bytes: int) -> None:
     global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -14,8 +14,9 @@ SCHEMA_VERSION = "1"
 
 STAGES = ("read", "decode", "detect", "segment", "fit", "texture", "write")
 """Stages whose seconds a row counts (`seconds_read`, ...)."""
-ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "texture")
-"""Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting."""
+ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "texture", "mesh")
+"""Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting, nor at which
+stage of meshing it was."""
 
 
 def _floats(shape: str, meaning: str) -> dict[bytes, bytes]:
