@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
@@ -55,13 +59,13 @@ class ProcessTree:
     Attributes:
         root: the process's id; it counts as the driver.
         every_s: seconds between looks. What dies between two looks is counted as it was at the last.
-        driver_mib: the driver's resident memory at each look, without the object store.
+        driver_mib: time of each look and the driver's resident memory then, without the object store.
         store_mib: the most memory that Ray's object store has had at any look.
     """
 
     root: int
     every_s: float = 0.25
-    driver_mib: list[float] = field(default_factory=list)
+    driver_mib: list[tuple[float, float]] = field(default_factory=list)
     store_mib: float = 0.0
 
     def __post_init__(self) -> None:
@@ -114,9 +118,67 @@ class ProcessTree:
                 mib = _resident_mib(pid)
                 seen.peak_mib = max(seen.peak_mib, mib)
                 if pid == self.root:
-                    self.driver_mib.append(mib)
+                    self.driver_mib.append((time.time(), mib))
                 if kinds[pid] == "Ray's own":
                     self.store_mib = max(self.store_mib, _store_mib(pid))
+
+
+@dataclass
+class Pinned:
+    """Calls `work(argument)` on certain cores only, and on a Ray of its own; sends what it returns.
+
+    Attributes:
+        work: importable function.
+        cores: numbers of the cores, which what it starts inherits; None for all.
+        argument: for `work`.
+    """
+
+    work: Callable[[Any], dict[str, Any]]
+    cores: set[int] | None
+    argument: Any
+
+    def __call__(self, answer: Connection) -> None:
+        if self.cores is not None:
+            os.sched_setaffinity(0, self.cores)
+        os.environ["RAY_ADDRESS"] = "local"
+        answer.send(self.work(self.argument))
+
+
+def measured(calls: Sequence[Pinned]) -> list[dict[str, Any]]:
+    """Runs calls side by side, each in a process of its own.
+
+    Returns:
+        The answer of each, with `total_seconds` (the start of its process included), `cpu_seconds`, `usage` by kind of
+        process, `object_store_mib` and `driver_mib`.
+    """
+    context = multiprocessing.get_context("spawn")
+    started = []
+    for call in calls:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=call, args=(theirs,))
+        process.start()
+        theirs.close()
+        tree = ProcessTree(process.pid or 0)
+        tree.__enter__()
+        started.append((process, ours, tree, time.perf_counter()))
+    answers = []
+    for process, ours, tree, start in started:
+        answer: dict[str, Any] = ours.recv()
+        total_seconds = time.perf_counter() - start
+        tree.__exit__(None, None, None)
+        process.join()
+        usage = {kind: asdict(of) for kind, of in tree.usage().items()}
+        answers.append(
+            {
+                "total_seconds": total_seconds,
+                "cpu_seconds": sum(of["cpu_seconds"] for of in usage.values()),
+                "usage": usage,
+                "object_store_mib": tree.store_mib,
+                "driver_mib": tree.driver_mib,
+                **answer,
+            }
+        )
+    return answers
 
 
 def _stats() -> Iterator[tuple[int, list[str]]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import statistics
@@ -19,7 +17,7 @@ from typing import Any
 from PIL import Image, ImageEnhance
 from rich.console import Console
 
-from raylib.benchmark.processes import ProcessTree
+from raylib.benchmark.processes import Pinned, measured
 from raylib.benchmark.record import write_record
 from raylib.config import BenchmarkReconstructConfig, FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
@@ -46,8 +44,8 @@ def run(config: BenchmarkReconstructConfig) -> int:
     rounds: list[dict[str, Figures]] = []
     for n in range(config.rounds):
         loops = [_loop(config, many, work / f"{n}" / f"loop{i}", core) for i, core in enumerate(cores)]
-        figures: dict[str, Figures] = {"loop": _measured(loops[:1])[0]}
-        beside = _measured(loops)
+        figures: dict[str, Figures] = {"loop": measured(loops[:1])[0]}
+        beside = measured(loops)
         slowest = max(of["seconds"] for of in beside)
         figures["loops_side_by_side"] = {"images_per_second": len(cores) * config.images / slowest}
         for actors in (1, config.actors):
@@ -97,7 +95,7 @@ def _job(config: BenchmarkReconstructConfig, listed: Path, output: Path, actors:
 
 
 def _loop(config: BenchmarkReconstructConfig, listed: Path, output: Path, core: int) -> Callable[[Any], None]:
-    return _Pinned(plain_loop, {core}, _job(config, listed, output, 1))
+    return Pinned(plain_loop, {core}, _job(config, listed, output, 1))
 
 
 def _ray(
@@ -107,7 +105,7 @@ def _ray(
     runs = []
     for name, listed in (("few", few), ("many", many)):
         output = work / f"ray{actors}-{name}"
-        runs.append(_measured([_Pinned(ray_job, set(cores), _job(config, listed, output, actors))])[0])
+        runs.append(measured([Pinned(ray_job, set(cores), _job(config, listed, output, actors))])[0])
     short, long = runs
     seconds = long["seconds"] - short["seconds"]
     return {
@@ -120,51 +118,6 @@ def _ray(
         "short": short,
         "long": long,
     }
-
-
-@dataclasses.dataclass
-class _Pinned:
-    """Calls `work(job)` on certain cores only; what it starts inherits these. Sends what it returns."""
-
-    work: Callable[[ReconstructConfig], Figures]
-    cores: set[int]
-    job: ReconstructConfig
-
-    def __call__(self, answer: Any) -> None:
-        os.sched_setaffinity(0, self.cores)
-        os.environ["RAY_ADDRESS"] = "local"
-        answer.send(self.work(self.job))
-
-
-def _measured(calls: list[Callable[[Any], None]]) -> list[Figures]:
-    """Runs calls side by side, each in a process of its own; returns their answers with what the processes took."""
-    context = multiprocessing.get_context("spawn")
-    started = []
-    for call in calls:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=call, args=(theirs,))
-        process.start()
-        theirs.close()
-        tree = ProcessTree(process.pid or 0)
-        tree.__enter__()
-        started.append((process, ours, tree, time.perf_counter()))
-    figures = []
-    for process, ours, tree, start in started:
-        answer: Figures = ours.recv()
-        total = time.perf_counter() - start
-        tree.__exit__(None, None, None)
-        process.join()
-        usage = {kind: dataclasses.asdict(of) for kind, of in tree.usage().items()}
-        figures.append(
-            {
-                "total_seconds": total,
-                "cpu_seconds": sum(of["cpu_seconds"] for of in usage.values()),
-                "usage": usage,
-                "object_store_mib": tree.store_mib,
-                **answer,
-            }
-        )
-    return figures
 
 
 def ray_job(job: ReconstructConfig) -> Figures:

@@ -4,6 +4,7 @@ Imports neither torch nor ray, so that a mistake in a configuration is reported 
 """
 
 from raylib.config.benchmark import (
+    BenchmarkBucketConfig,
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
@@ -29,6 +30,7 @@ from raylib.config.segmentation import (
 )
 
 __all__ = [
+    "BenchmarkBucketConfig",
     "FAILED",
     "STATUSES",
     "BenchmarkPicturesConfig",

@@ -52,6 +52,27 @@ class BenchmarkReconstructConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkBucketConfig:
+    """The reconstruction job over a bucket of empty images, of which a server on loopback invents the listing.
+
+    Attributes:
+        work: folder for the results of the run; must not exist.
+        output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
+        images: keys in the bucket.
+        images_per_shard: as of the job.
+    """
+
+    work: str = "out/benchmark_bucket"
+    output: str = "out/benchmark_bucket.json"
+    images: int = 200_000
+    images_per_shard: int = 256
+
+    def __post_init__(self) -> None:
+        require(self.images >= 1, "images", self.images, "at least 1")
+        require(self.images_per_shard >= 1, "images_per_shard", self.images_per_shard, "at least 1")
+
+
+@dataclass(frozen=True)
 class BenchmarkRenderConfig:
     """Timing our renderer against PyTorch3D, alternating in one process.
 
