@@ -19,7 +19,7 @@ BENCHMARKS = {
     "bucket": (BenchmarkBucketConfig, "the driver's memory over a bucket of very many images"),
     "reconstruct": (
         BenchmarkReconstructConfig,
-        "the reconstruction job against a plain loop: time, memory, overhead and scaling",
+        "the reconstruction job against a plain loop: time and memory",
     ),
     "render": (BenchmarkRenderConfig, "our renderer against PyTorch3D"),
     "pictures": (BenchmarkPicturesConfig, "pictures of the renderer beside PyTorch3D, and of self-shadow"),

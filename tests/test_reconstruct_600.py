@@ -1,4 +1,4 @@
-"""600 photographs in a bucket, of which 100 are bad in every way that we know, by a server that tells what it knows."""
+"""600 photographs in a bucket, of which 100 are bad in thirteen ways, by a server that tells secrets."""
 
 import io
 import random

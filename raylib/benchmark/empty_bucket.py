@@ -34,7 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, _ = self._asked()
         bucket, _, name = path.lstrip("/").partition("/")
         digits = name.rpartition("/")[2].removesuffix(".jpg")
-        there = bucket == BUCKET and (not name or digits.isdigit() and int(digits) < self.count)
+        there = bucket == BUCKET and (not name or (digits.isdigit() and int(digits) < self.count))
         self._send(200 if there else 404, b"", "image/jpeg")
 
     def _asked(self) -> tuple[str, dict[str, list[str]]]:

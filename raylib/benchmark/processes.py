@@ -138,6 +138,7 @@ class Pinned:
     argument: Any
 
     def __call__(self, answer: Connection) -> None:
+        """Does it; runs in a process of its own."""
         if self.cores is not None:
             os.sched_setaffinity(0, self.cores)
         os.environ["RAY_ADDRESS"] = "local"
@@ -148,8 +149,8 @@ def measured(calls: Sequence[Pinned]) -> list[dict[str, Any]]:
     """Runs calls side by side, each in a process of its own.
 
     Returns:
-        The answer of each, with `total_seconds` (the start of its process included), `cpu_seconds`, `usage` by kind of
-        process, `object_store_mib` and `driver_mib`.
+        The answer of each, with `total_seconds` (the start of its process included), `cpu_seconds`, `usage` by kind
+        of process, `object_store_mib` and `driver_mib`.
     """
     context = multiprocessing.get_context("spawn")
     started = []

@@ -94,7 +94,7 @@ def _job(config: BenchmarkReconstructConfig, listed: Path, output: Path, actors:
     )
 
 
-def _loop(config: BenchmarkReconstructConfig, listed: Path, output: Path, core: int) -> Callable[[Any], None]:
+def _loop(config: BenchmarkReconstructConfig, listed: Path, output: Path, core: int) -> Pinned:
     return Pinned(plain_loop, {core}, _job(config, listed, output, 1))
 
 

@@ -30,9 +30,9 @@ from raylib.config.segmentation import (
 )
 
 __all__ = [
-    "BenchmarkBucketConfig",
     "FAILED",
     "STATUSES",
+    "BenchmarkBucketConfig",
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",

@@ -16,8 +16,9 @@ import pyarrow as pa
 import ray
 
 from raylib.config import ReconstructConfig
+from raylib.errors import OutputError
 from raylib.reconstruction.analysis import AnalysedImage
-from raylib.reconstruction.isolation import ChildCrashError, ChildTimeoutError, IsolatedWorker, failure
+from raylib.reconstruction.isolation import IsolatedWorker, failure
 from raylib.reconstruction.rows import to_parquet
 from raylib.reconstruction.storage import Location
 from raylib.reconstruction.table import kept_rows, part_name
@@ -85,13 +86,17 @@ class MeshStage:
         """Returns the rows of pickled images after their files have been written; a killer among them gets a row."""
         try:
             return self._child(list(images), self._image_timeout_s * len(images))
-        except (ChildCrashError, ChildTimeoutError):
+        except OutputError:
+            raise  # concerns the whole run
+        except Exception:
             return [row for image in images for row in self._singly(image)]
 
     def _singly(self, image: bytes) -> Rows:
         try:
             return self._child([image], self._image_timeout_s)
-        except (ChildCrashError, ChildTimeoutError) as error:
+        except OutputError:
+            raise
+        except Exception as error:
             status, message = failure(error)
             known: AnalysedImage = pickle.loads(image)
             failed = replace(known, status=status, error_stage="mesh", error_message=message, faces=())
