@@ -172,6 +172,7 @@ class DetectStage:
         self._child: IsolatedWorker[ImageFile, bytes] = IsolatedWorker(
             partial(_analyser, settings), int(settings.image_memory_gb * 2**30)
         )
+        self._child.start()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Returns the rows of `batch` with the column `shard` replaced by lists of analysed images."""

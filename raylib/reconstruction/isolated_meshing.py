@@ -66,6 +66,7 @@ class MeshStage:
     ):
         self._output, self._image_timeout_s = output, image_timeout_s
         self._child: IsolatedWorker[list[bytes], Rows] = IsolatedWorker(partial(make, ray.get(method)))
+        self._child.start()  # imports torch while the first photographs are searched
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Returns a row a shard: images, faces, and counts by status as a pickled Counter."""
