@@ -192,7 +192,9 @@ def _stats() -> Iterator[tuple[int, list[str]]]:
 
 def _kind(pid: int, parent: str) -> str:
     line = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    if "multiprocessing" in line:  # a child that isolates native code, or the tracker beside it
+    if "multiprocessing.resource_tracker" in line:
+        return "multiprocessing's trackers"
+    if "multiprocessing" in line:  # a child that isolates native code
         return parent if parent.endswith("child") or parent == "driver" else parent.replace("actor", "child")
     return next((kind for piece, kind in KINDS.items() if piece in line), parent)
 
