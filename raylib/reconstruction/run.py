@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SHAPING = (
     "method",
+    "refine",
     "faces",
     "fit",
     "fov_deg",
