@@ -29,8 +29,9 @@ def s3():
 def gate(s3):
     """The gate with a list of the heads of requests that have passed it; the test may set its rule."""
     gate, direct = s3
-    direct.pipe("photos/gate/a b.png", b"content")
-    direct.pipe("photos/gate/empty.png", b"")
+    for name, content in {"a b.png": b"content", "empty.png": b""}.items():
+        direct.pipe_file(f"photos/gate/{name}", content, ACL="public-read")
+    direct.chmod("photos", "public-read-write")  # the anonymous may list and write
     gate.heads = []
     gate.rule = lambda head: gate.heads.append(head)
     yield gate

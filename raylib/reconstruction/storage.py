@@ -163,7 +163,7 @@ class Location:
             if size is None:  # some web servers do not say
                 return self.filesystem.cat_file(path)
             _require_size(size, most_bytes)
-            return self.filesystem.cat_file(path, 0, size) if size else b""
+            return self.filesystem.cat_file(path, start=0, end=size) if size else b""
 
         return self.patiently(once)
 
