@@ -172,7 +172,7 @@ class ReconstructConfig:
     gpus_per_actor: float = 0.0
     cluster_cpus: int = 0
     progress_every_s: float = 30.0
-    storage_options: dict[str, object] = field(default_factory=dict)
+    storage_options: dict[str, object] = field(default_factory=dict, repr=False)
     storage_tries: int = 7
 
     def __post_init__(self) -> None:
