@@ -10,7 +10,7 @@ class ConfigError(RaylibError):
 
 
 class StorageError(RaylibError, OSError):
-    """Results cannot be written where they should go: a full disk, a bucket out of reach; the run can be continued."""
+    """Results cannot be written where they should go: a full disk, a bucket out of reach; the run can go on later."""
 
 
 class ImageError(RaylibError):
