@@ -17,6 +17,10 @@ from raylib.config.evaluate import (
     EvaluatePicturesConfig,
     EvaluateShapeConfig,
 )
+from raylib.config.face_meshnet import (
+    FaceLossWeights,
+    FaceMeshNetSettings,
+)
 from raylib.config.meshnet import (
     LossWeights,
     MeshnetData,
@@ -68,6 +72,8 @@ __all__ = [
     "EvaluatePicturesConfig",
     "EvaluateSegmentationConfig",
     "EvaluateShapeConfig",
+    "FaceLossWeights",
+    "FaceMeshNetSettings",
     "FaceSettings",
     "FitSettings",
     "LossWeights",
