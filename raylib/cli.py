@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from raylib.errors import ConfigError
+from raylib.errors import ConfigError, RaylibError
 
 C = TypeVar("C")
 
@@ -66,13 +66,13 @@ def parse(config_class: type[C], description: str, argv: Sequence[str] | None = 
 def main(
     run: Callable[[C], int], config_class: type[C], description: str, argv: Sequence[str] | None = None
 ) -> NoReturn:
-    """Parses the command line, runs the job and exits with its status; a `ConfigError` exits with 2."""
+    """Parses the command line, runs the job and exits with its status: 2 for a `ConfigError`, 1 for its relatives."""
     config = parse(config_class, description, argv)
     try:
         status = run(config)
-    except ConfigError as error:
+    except RaylibError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
-        status = 2
+        status = 2 if isinstance(error, ConfigError) else 1
     sys.exit(status)
 
 

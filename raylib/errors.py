@@ -9,6 +9,10 @@ class ConfigError(RaylibError):
     """A setting, path or model file is wrong; names the value, what was expected, and where."""
 
 
+class StorageError(RaylibError):
+    """Results cannot be written where they should go: a full disk, a bucket out of reach."""
+
+
 class ImageError(RaylibError):
     """One image cannot be used; carries the row status that says why.
 

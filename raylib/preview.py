@@ -24,7 +24,7 @@ _SUBPIXELS = tuple((y, x) for y in range(_SUPERSAMPLING) for x in range(_SUPERSA
 _OVERLAY_SHARE = 0.5
 _KEY_LIGHT = np.array([0.49, 0.56, 0.67])  # unit vector in the viewer's space: x right, y up, z to the viewer
 _LAMPS = ((0.87, 0.20, 0.45), (-0.87, 0.20, 0.45), (0.0, 0.89, 0.45))  # from the subject's left, right, and above
-_LAMP, _AMBIENT = 2.2, 0.25
+_LAMP, _AMBIENT = 3.6, 0.3
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,20 @@ from raylib.config.benchmark import (
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
+)
+from raylib.config.evaluate import (
+    BASELINES,
+    EvaluateAppearanceConfig,
+    EvaluatePicturesConfig,
+    EvaluateShapeConfig,
+)
+from raylib.config.meshnet import (
+    LossWeights,
+    MeshnetData,
+    PaperSettings,
+    TrainMeshnetConfig,
 )
 from raylib.config.prior import (
     BuildPriorConfig,
@@ -27,22 +40,35 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.training import (
+    TrainRun,
+)
 
 __all__ = [
+    "BASELINES",
     "FAILED",
     "STATUSES",
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",
+    "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
     "DetectorChoice",
+    "EvaluateAppearanceConfig",
+    "EvaluatePicturesConfig",
     "EvaluateSegmentationConfig",
+    "EvaluateShapeConfig",
     "FaceSettings",
     "FitSettings",
+    "LossWeights",
+    "MeshnetData",
+    "PaperSettings",
     "Privacy",
     "ReconstructConfig",
     "SegmentationData",
+    "TrainMeshnetConfig",
+    "TrainRun",
     "TrainStage",
     "TrainUnetConfig",
 ]
