@@ -33,6 +33,10 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.synthesize import (
+    SynthesisSettings,
+    SynthesizeConfig,
+)
 from raylib.config.training import (
     TrainRun,
 )
@@ -56,6 +60,8 @@ __all__ = [
     "Privacy",
     "ReconstructConfig",
     "SegmentationData",
+    "SynthesisSettings",
+    "SynthesizeConfig",
     "TrainRun",
     "TrainStage",
     "TrainUnetConfig",
