@@ -1,7 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TARGET ?= cpu
 
-.PHONY: demo test test-fast lint lock clean report-assets browser
+.PHONY: demo test test-fast lint lock image clean report-assets browser
 
 # The environment; made again only when the pins change.
 .venv/.installed: requirements.lock pyproject.toml
@@ -46,6 +48,16 @@ report-assets: $(WEB)/node_modules/.installed
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
 		--no-emit-index-url --no-header -o requirements.lock
+
+# TARGET=gpu for machines with one.
+image:
+	@for engine in docker podman; do \
+		if $$engine info >/dev/null 2>&1; then \
+			exec $$engine build --file k8s/Dockerfile --target $(TARGET) --tag physface:$(VERSION)-$(TARGET) .; \
+		fi; \
+	done; \
+	echo "make image: neither docker nor podman answers on this machine; install and start one of them" >&2; \
+	exit 1
 
 clean:
 	rm -rf .venv out

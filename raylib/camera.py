@@ -87,3 +87,13 @@ def rotation_from_euler_deg(angles: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 
     rx = matrix(one, zero, zero, zero, cp, sp, zero, -sp, cp)
     rz = matrix(cr, sr, zero, -sr, cr, zero, zero, zero, one)
     return angles.new_tensor(FRONTAL) @ ry @ rx @ rz
+
+
+def rotation_from_vector(w: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
+    """Returns the rotations about the vectors w by their lengths in radians (Rodrigues)."""
+    x, y, z = w.unbind(1)
+    zero = torch.zeros_like(x)
+    S = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
+    angle = w.norm(dim=1)[:, None, None]
+    half = torch.sinc(angle / (2 * torch.pi))
+    return torch.eye(3).to(w) + torch.sinc(angle / torch.pi) * S + 0.5 * half**2 * (S @ S)

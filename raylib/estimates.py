@@ -39,6 +39,13 @@ class FaceBatch:
     def __len__(self) -> int:
         return len(self.landmarks_px)
 
+    def landmarks_in_crop(self, size: int) -> Float[Tensor, "b 68 2"]:
+        """Returns the landmarks in pixels of the crops, reduced to `size` pixels."""
+        to_photo = torch.from_numpy(self.crop_to_photo).to(self.landmarks_px.device, torch.float64)
+        moved = (self.landmarks_px.double() - to_photo[:, None, :, 2]).transpose(1, 2)
+        inside = torch.linalg.solve(to_photo[:, :, :2], moved).transpose(1, 2)
+        return (inside * (size / self.crops.shape[1])).to(self.landmarks_px)
+
     def crop_camera(self, camera: Camera, size: int) -> Camera:
         """Returns cameras that see the crops, reduced to `size` pixels, where `camera` sees the photographs.
 

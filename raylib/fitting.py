@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from raylib.camera import Camera
+from raylib.camera import Camera, rotation_from_vector
 from raylib.config import FitSettings
 from raylib.errors import ConfigError
 from raylib.morphable import LinearFaceModel
@@ -246,7 +246,7 @@ class LandmarkFitter:
         step = torch.cholesky_solve(g[..., None], torch.linalg.cholesky_ex(H)[0]).squeeze(2)
 
         shape = (state.shape + step[:, 6:]).clamp(self.low, self.high)
-        return _State(_rotation(step[:, :3]) @ state.R, state.T + step[:, 3:6], shape)
+        return _State(rotation_from_vector(step[:, :3]) @ state.R, state.T + step[:, 3:6], shape)
 
     def _prior_precision(self, shape: Float[Tensor, "b q"]) -> Float[Tensor, "b q"]:
         """Returns the curvature of the prior: 1 for normal coefficients, reweighted for blendshapes.
@@ -280,16 +280,6 @@ class LandmarkFitter:
             error_px=error.to(dtype),
             error_iod=(error / inter_ocular).to(dtype),
         )
-
-
-def _rotation(w: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
-    """Returns the rotations about the vectors w by their lengths in radians (Rodrigues)."""
-    x, y, z = w.unbind(1)
-    zero = torch.zeros_like(x)
-    S = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).reshape(-1, 3, 3)
-    angle = w.norm(dim=1)[:, None, None]
-    half = torch.sinc(angle / (2 * torch.pi))
-    return torch.eye(3).to(w) + torch.sinc(angle / torch.pi) * S + 0.5 * half**2 * (S @ S)
 
 
 def fit_landmarks(

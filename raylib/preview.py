@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
+from raylib.color import linear_to_srgb, srgb_to_linear
+from raylib.lighting import sh_basis
 from raylib.render import rasterize_pixels
 from raylib.texturing_kernels import paint_texture, paint_vertices
 
@@ -19,6 +23,8 @@ _SUPERSAMPLING = 2
 _SUBPIXELS = tuple((y, x) for y in range(_SUPERSAMPLING) for x in range(_SUPERSAMPLING))
 _OVERLAY_SHARE = 0.5
 _KEY_LIGHT = np.array([0.49, 0.56, 0.67])  # unit vector in the viewer's space: x right, y up, z to the viewer
+_LAMPS = ((0.87, 0.20, 0.45), (-0.87, 0.20, 0.45), (0.0, 0.89, 0.45))  # from the subject's left, right, and above
+_LAMP, _AMBIENT = 3.6, 0.3
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,9 @@ class PreviewMesh:
         verts_px: x and y of the vertices in the photograph, and their depth.
         faces: triangles.
         uv: texture coordinates of the vertices.
-        texture: texture image.
+        texture: texture image: the photograph's colours, or albedo where there is shading.
+        shading: of the vertices in the estimated light, linear RGB, or None.
+        transfer: self-shadow of the vertices (see `lighting`), or None.
     """
 
     verts_mm: Float[np.ndarray, "v 3"]
@@ -40,10 +48,14 @@ class PreviewMesh:
     faces: Int[np.ndarray, "f 3"]
     uv: Float[np.ndarray, "v 2"]
     texture: UInt8[np.ndarray, "s s 3"]
+    shading: Float[np.ndarray, "v 3"] | None = None
+    transfer: Float[np.ndarray, "v 9"] | None = None
 
 
 def preview(rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"], mesh: PreviewMesh) -> Image.Image:
     """Returns five panels side by side: landmarks, overlay, bare shape, and the coloured mesh from both sides.
+
+    A face with light gets a second row: shading, the face rendered again over the photograph, and under three lamps.
 
     Args:
         rgb: photograph or the part of it around the face.
@@ -66,7 +78,46 @@ def preview(rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"
 
     panels = [np.asarray(marked), overlay, _side_view(mesh, _SHAPE_YAW_DEG, textured=False)]
     panels += [_side_view(mesh, yaw, textured=True) for yaw in _VIEWS_YAW_DEG]
-    return Image.fromarray(np.concatenate([np.clip(p, 0, 255).astype(np.uint8) for p in panels], axis=1))
+    rows = [panels]
+    if mesh.shading is not None and mesh.transfer is not None:
+        rows.append(_light_panels(photo, mesh, on_panel, mesh.shading, mesh.transfer))
+    drawn = [np.concatenate([np.clip(p, 0, 255).astype(np.uint8) for p in row], axis=1) for row in rows]
+    return Image.fromarray(np.concatenate(drawn, axis=0))
+
+
+def lamp_sh(direction: Float[np.ndarray, " 3"], lamp: float, ambient: float) -> Float[np.ndarray, " 9"]:
+    """Returns the nine harmonics of a lamp in a direction above light from everywhere."""
+    coefficients = lamp * sh_basis(torch.from_numpy(direction).float())
+    coefficients[0] += ambient * math.sqrt(4 * math.pi)
+    return coefficients.numpy()
+
+
+def _light_panels(
+    photo: UInt8[np.ndarray, "p p 3"],
+    mesh: PreviewMesh,
+    on_panel: Float[np.ndarray, "v 3"],
+    shading: Float[np.ndarray, "v 3"],
+    transfer: Float[np.ndarray, "v 9"],
+) -> list[Float[np.ndarray, "p p 3"]]:
+    """Returns shading, the rendering over the photograph, and the face under three lamps."""
+    fragments = rasterize_pixels(on_panel[None], mesh.faces, photo.shape[:2])
+    pix_to_face, bary = fragments.pix_to_face[0], fragments.bary_coords[0]
+    covered = (pix_to_face >= 0)[..., None]
+    albedo = np.zeros(photo.shape, dtype=np.float32)
+    paint_texture(pix_to_face, bary, mesh.faces, mesh.uv, mesh.texture, albedo)
+    albedo = srgb_to_linear(torch.from_numpy(albedo / 255)).numpy()
+
+    def lit(color: np.ndarray, light: np.ndarray, behind: np.ndarray | float) -> np.ndarray:
+        painted = np.zeros(photo.shape, dtype=np.float32)
+        paint_vertices(pix_to_face, bary, mesh.faces, np.maximum(light, 0).astype(np.float32), painted)
+        return np.where(covered, 255 * linear_to_srgb(torch.from_numpy(color * painted)).numpy(), behind)
+
+    grey = np.full_like(albedo, 0.5)
+    panels = [lit(grey, shading, _BACKGROUND), lit(albedo, shading, photo)]
+    for direction in _LAMPS:
+        light = transfer @ lamp_sh(np.array(direction), _LAMP, _AMBIENT)
+        panels.append(lit(albedo, np.repeat(light[:, None], 3, axis=1), 24.0))
+    return panels
 
 
 def photograph_square(points: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, " 2"], float]:

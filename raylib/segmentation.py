@@ -95,6 +95,22 @@ def occlusion(labels: UInt8[np.ndarray, "h w"], landmarks: Float[np.ndarray, "68
     return float(1 - face_mask(labels[face]).mean()) if face.any() else 0.0
 
 
+def brow_band(landmarks: Float[np.ndarray, "68 2"], shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
+    """Returns where brows may be: hair there belongs to the face, since the label set counts brows as hair.
+
+    Args:
+        landmarks: 68 points in pixels of the label map.
+        shape: height and width of the label map.
+    """
+    canvas = Image.new("1", (shape[1], shape[0]))
+    draw = ImageDraw.Draw(canvas)
+    eyes = landmarks[36:42].mean(axis=0) - landmarks[42:48].mean(axis=0)
+    thick = max(1, round(0.22 * float(np.linalg.norm(eyes))))
+    for brow in (landmarks[17:22], landmarks[22:27]):
+        draw.line([(float(x), float(y)) for x, y in brow], fill=1, width=thick)
+    return np.asarray(canvas)
+
+
 def shipped_weights() -> Path:
     """Returns the weights file that comes with the package."""
     return Path(str(files("raylib") / "weights" / "unet.safetensors"))

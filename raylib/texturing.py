@@ -9,16 +9,18 @@ measured on a coarse grid, and continued smoothly it corrects what is mirrored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from raylib.color import linear_to_srgb, srgb_to_linear
 from raylib.render import rasterize_pixels
-from raylib.texturing_kernels import complete, inner_share, light_ratio, pull, push, sample, scatter
+from raylib.texturing_kernels import complete, inner_share, light_ratio, pull, push, sample, scatter, unshade
 
 VISIBLE, MIRRORED, FILLED = 0, 1, 2
 """Where a vertex colour came from: the photograph, the mirrored side, or its surroundings."""
@@ -29,6 +31,12 @@ _GAIN_GRID = 16  # cells a side of the grid on which the light of both sides is 
 _MAX_LOG_GAIN = 0.35
 _OUTLINE_PX = 4  # of the depth buffer: the photograph's colours fade out this far from the mesh's outline
 _ZBUFFER_PX = 256  # side of the depth buffer of the occlusion test, laid over the face
+_DARK, _BRIGHT = 0.08, 0.25  # shading below which the photograph tells nothing of the albedo, and above which it does
+
+# sRGB to linear light by sRGB, and back by the square root of linear light, where the curve is nearly straight.
+_GRID = torch.linspace(0, 1, 4096, dtype=torch.float64)
+_TO_LINEAR = srgb_to_linear(_GRID).float().numpy()
+_TO_SRGB = linear_to_srgb(_GRID**2).float().numpy()
 
 
 @dataclass(frozen=True)
@@ -102,11 +110,24 @@ _NO_MASK = FaceMask(np.ones((1, 1), dtype=np.float32), np.zeros((2, 3)))
 
 
 @dataclass(frozen=True)
+class Appearance:
+    """Albedo and light that were estimated for a face.
+
+    Attributes:
+        albedo: of the vertices, linear RGB.
+        shading: of the vertices, linear RGB: what a white matte surface would show.
+    """
+
+    albedo: Float[np.ndarray, "v 3"]
+    shading: Float[np.ndarray, "v 3"]
+
+
+@dataclass(frozen=True)
 class FaceColors:
     """The colours of one face.
 
     Attributes:
-        texture: texture image, sRGB.
+        texture: texture image, sRGB: the photograph, or the albedo where an appearance was estimated.
         vertex_colors: sRGB in 0..1.
         vertex_source: `VISIBLE`, `MIRRORED` or `FILLED` of each vertex.
         vertex_visibility: how well the photograph sees each vertex, 0..1.
@@ -145,6 +166,7 @@ class Texturer:
         focal_px: float,
         principal_px: Float[np.ndarray, " 2"],
         mask: FaceMask | None = None,
+        appearance: Appearance | None = None,
     ) -> FaceColors:
         """Returns the colours of a face seen in a photograph.
 
@@ -155,6 +177,8 @@ class Texturer:
             focal_px: focal length.
             principal_px: principal point (x, y).
             mask: where the photograph shows the bare face; everywhere if it is not given.
+            appearance: albedo and shading of the vertices; with it the texture is the albedo, in the photograph's
+                detail: the photograph divided by the shading.
         """
         mask = mask or _NO_MASK
         topology = self.topology
@@ -184,7 +208,10 @@ class Texturer:
         )
         n = len(layout.texel)
         texture, gain = self._texture(layout, color[:n], weight[:n])
-        return self._with_vertices(texture, gain, color[n:], weight[n:])
+        colors = self._with_vertices(texture, gain, color[n:], weight[n:])
+        if appearance is None:
+            return colors
+        return replace(colors, texture=self._albedo_texture(layout, color[:n], weight[:n], appearance))
 
     def _texture_px(self, extent_px: float) -> int:
         """Returns the smallest side that keeps the photograph's resolution over the face, within the limits."""
@@ -201,6 +228,23 @@ class Texturer:
         mixed, confidence = complete(color, weight, layout.mirror, gain.reshape(-1, 3)[layout.texel])
         filled = _pull_push(scatter(layout.texel, mixed, confidence, layout.size), 0.5)
         return np.clip(filled * 255.0 + 0.5, 0, 255).astype(np.uint8), gain
+
+    def _albedo_texture(
+        self,
+        layout: _Layout,
+        color: Float[np.ndarray, "n 3"],
+        weight: Float[np.ndarray, " n"],
+        appearance: Appearance,
+    ) -> UInt8[np.ndarray, "s s 3"]:
+        """Returns the albedo in the photograph's detail, sRGB."""
+        light = (np.ascontiguousarray(v, np.float32) for v in (appearance.shading, appearance.albedo))
+        limits = np.float32(_DARK), np.float32(_BRIGHT)
+        points = layout.face, layout.bary
+        canvas = unshade(
+            color, weight, layout.mirror, self.topology.faces, *points, *light, *limits, _TO_LINEAR, _TO_SRGB,
+            layout.texel, layout.size,
+        )  # fmt: skip
+        return np.clip(_pull_push(canvas, 0.5) * 255.0 + 0.5, 0, 255).astype(np.uint8)
 
     def _with_vertices(
         self,

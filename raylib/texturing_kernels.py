@@ -168,6 +168,61 @@ def light_ratio(cell, color, weight, mirror, side):
 
 
 @njit(**KERNEL)
+def unshade(
+    color,
+    weight,
+    mirror,
+    faces,
+    point_face,
+    point_bary,
+    shading,
+    albedo,
+    dark,
+    bright,
+    to_linear,
+    to_srgb,
+    texel,
+    size,
+):
+    """Returns a texture of albedo, sRGB 0..1, with weight 1 where a point lies: the photograph over its shading.
+
+    What the photograph does not see, or sees only in a shadow that falls below `bright` towards `dark`, comes from
+    the mirrored point, since skin is alike on both sides, and else from the albedo of the vertices. `to_linear`
+    tabulates linear light by sRGB, `to_srgb` sRGB by the root of linear light.
+    """
+    n = color.shape[0]
+    bare = np.empty((n, 3), dtype=np.float32)
+    sure = np.empty(n, dtype=np.float32)
+    last = np.float32(to_linear.shape[0] - 1)
+    for i in range(n):
+        f = point_face[i]
+        lightness = np.float32(0)
+        for k in range(3):
+            light = np.float32(0)
+            for j in range(3):
+                light += point_bary[i, j] * shading[faces[f, j], k]
+            lightness += light / np.float32(3)
+            linear = to_linear[int(color[i, k] * last + np.float32(0.5))]
+            bare[i, k] = min(linear / max(light, dark), np.float32(1))
+        sure[i] = weight[i] * min(max((lightness - dark) / (bright - dark), np.float32(0)), np.float32(1))
+    canvas = np.zeros((size * size, 4), dtype=np.float32)
+    for i in range(n):
+        f, m = point_face[i], mirror[i]
+        opposite = sure[m] * (1 - sure[i]) if m >= 0 else np.float32(0)
+        rest = max(1 - sure[i] - opposite, np.float32(0))
+        for k in range(3):
+            value = sure[i] * bare[i, k]
+            if m >= 0:
+                value += opposite * bare[m, k]
+            for j in range(3):
+                value += rest * point_bary[i, j] * albedo[faces[f, j], k]
+            root = math.sqrt(min(max(value, 0.0), 1.0))
+            canvas[texel[i], k] = to_srgb[int(root * last + np.float32(0.5))]
+        canvas[texel[i], 3] = 1
+    return canvas.reshape(size, size, 4)
+
+
+@njit(**KERNEL)
 def pull(fine):
     """Returns the next coarser level of premultiplied colours: sums of 2 x 2, weights cut off at 1."""
     size = fine.shape[0] // 2

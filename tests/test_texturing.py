@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from raylib.camera import Camera, rotation_from_euler_deg
-from raylib.mesh import vertex_normals
+from raylib.color import linear_to_srgb, srgb_to_linear
+from raylib.mesh import boundary_edges, vertex_normals
 from raylib.morphable import load_prior
 from raylib.render import rasterize_pixels
-from raylib.texturing import FILLED, MIRRORED, VISIBLE, FaceMask, Texturer, Topology
+from raylib.texturing import FILLED, MIRRORED, VISIBLE, Appearance, FaceMask, Texturer, Topology, _texels
 from raylib.texturing_kernels import paint_texture, paint_vertices, pull, push
 
 SIZE = 400
@@ -174,3 +175,35 @@ def test_kernels_fill_what_is_missing_smoothly():
     while levels:
         filled = push(levels.pop(), filled)
     np.testing.assert_allclose(filled, 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("yaw", [0.0, 30.0])
+def test_the_albedo_texture_is_free_of_the_light(prior, texturer, yaw):
+    """A face under light from one side: divided by its shading, the photograph gives the albedo back everywhere."""
+    truth = torch.from_numpy(symmetric_colors(prior.mean.numpy())).float()
+    albedo = srgb_to_linear(truth).numpy()
+    side = np.clip(prior.mean.numpy()[:, :1] / 150 + 0.6, 0.3, 1.0)
+    shading = (side * np.array([1.0, 0.9, 0.8])).astype(np.float32)
+    lit = linear_to_srgb(torch.from_numpy(albedo * shading)).numpy()
+    rgb, verts, normals, camera = photograph(prior, yaw, lit)
+    principal = camera.principal_px[0].numpy()
+    plain = texturer(rgb, verts, normals, 1300.0, principal)
+    got = texturer(rgb, verts, normals, 1300.0, principal, appearance=Appearance(albedo, shading))
+    texels = _texels(texturer.topology.uv, got.texture.shape[0])
+    inner = np.setdiff1d(np.arange(len(verts)), np.unique(boundary_edges(prior.faces).numpy()))
+
+    def error(colors):
+        return np.abs(colors.texture.reshape(-1, 3)[texels] / 255.0 - truth.numpy())[inner]
+
+    assert error(got).mean() < 0.01 < error(plain).mean() / 5
+    assert np.percentile(error(got), 99) < 0.04
+    assert np.array_equal(got.vertex_colors, plain.vertex_colors)  # these stay the photograph's
+
+
+def test_albedo_in_the_dark_comes_from_the_vertices(prior, texturer):
+    albedo = np.full((2113, 3), 0.4, np.float32)
+    rgb, verts, normals, camera = photograph(prior, 0.0, np.full((2113, 3), 0.01))
+    dark = Appearance(albedo, np.full((2113, 3), 0.02, np.float32))
+    got = texturer(rgb, verts, normals, 1300.0, camera.principal_px[0].numpy(), appearance=dark)
+    expected = 255 * float(linear_to_srgb(torch.tensor(0.4)))
+    assert np.abs(got.texture.astype(float) - expected).max() < 2

@@ -4,10 +4,28 @@ Imports neither torch nor ray, so that a mistake in a configuration is reported 
 """
 
 from raylib.config.benchmark import (
+    BenchmarkBucketConfig,
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
+)
+from raylib.config.evaluate import (
+    BASELINES,
+    EvaluateAppearanceConfig,
+    EvaluatePicturesConfig,
+    EvaluateShapeConfig,
+)
+from raylib.config.face_meshnet import (
+    FaceLossWeights,
+    FaceMeshNetSettings,
+)
+from raylib.config.meshnet import (
+    LossWeights,
+    MeshnetData,
+    PaperSettings,
+    TrainMeshnetConfig,
 )
 from raylib.config.prior import (
     BuildPriorConfig,
@@ -30,23 +48,45 @@ from raylib.config.segmentation import (
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.synthesize import (
+    SynthesisSettings,
+    SynthesizeConfig,
+)
+from raylib.config.training import (
+    TrainRun,
+)
 
 __all__ = [
+    "BASELINES",
     "FAILED",
     "STATUSES",
+    "BenchmarkBucketConfig",
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",
+    "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
     "DetectorChoice",
+    "EvaluateAppearanceConfig",
+    "EvaluatePicturesConfig",
     "EvaluateSegmentationConfig",
+    "EvaluateShapeConfig",
+    "FaceLossWeights",
+    "FaceMeshNetSettings",
     "FaceSettings",
     "FitSettings",
+    "LossWeights",
+    "MeshnetData",
+    "PaperSettings",
     "Privacy",
     "ReconstructConfig",
     "ReportConfig",
     "SegmentationData",
+    "SynthesisSettings",
+    "SynthesizeConfig",
+    "TrainMeshnetConfig",
+    "TrainRun",
     "TrainStage",
     "TrainUnetConfig",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -45,9 +46,14 @@ class MeshEncoder:
         return (head + verts + self._obj_uv + self._obj_faces).encode()
 
     @staticmethod
-    def mtl(texture_name: str) -> bytes:
-        """Returns the material library of an OBJ; the texture holds the photograph's light, so it is shown unlit."""
-        return f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 0\nmap_Kd {texture_name}\n".encode()
+    def mtl(texture_name: str, lit: bool = False) -> bytes:
+        """Returns the material library of an OBJ.
+
+        Args:
+            texture_name: file name of the texture, which lies beside it.
+            lit: whether viewers shall light the texture: albedo yes, a photograph, which holds its own light, no.
+        """
+        return f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum {int(lit)}\nmap_Kd {texture_name}\n".encode()
 
     def glb(
         self,
@@ -57,8 +63,9 @@ class MeshEncoder:
         visibility: Float[np.ndarray, " v"],
         texture_png: bytes,
         name: str,
+        physics: Mapping[str, np.ndarray] | None = None,
     ) -> bytes:
-        """Returns a GLB in metres, +y up, looking along +z, its texture shown unlit.
+        """Returns a GLB in metres, +y up, looking along +z; its texture is shown unlit unless it is albedo.
 
         glTF multiplies COLOR_0 into the texture, so that one primitive with both would show the square of the
         colours. The scene therefore holds the textured mesh, and a second mesh of the same vertices that no node
@@ -71,6 +78,9 @@ class MeshEncoder:
             visibility: how well the photograph sees each vertex, 0..1 (attribute _VISIBILITY).
             texture_png: texture image.
             name: name of node and mesh.
+            physics: what a method with light estimated: `albedo` (v, 3) and `shading` (v, 3), linear, `light_sh`
+                (9, 3) and perhaps `sigma_mm` (v). They become the attributes _ALBEDO, _SHADING and _SIGMA_MM of the
+                vertices and `extras.light_sh` of the node; the texture then is albedo, and viewers light it.
         """
         binary = _Binary()
         small = len(verts_mm) <= 65535
@@ -86,22 +96,32 @@ class MeshEncoder:
         color = binary.add(np.round(linear * 65535).astype(np.uint16), _ARRAY, normalized=True)
         image = binary.add_bytes(texture_png)
         shape = {"POSITION": position, "NORMAL": normal}
-        textured = {"attributes": {**shape, "TEXCOORD_0": texcoord, "_VISIBILITY": seen}, "indices": indices}
+        physics = physics or {}
+        extra = {
+            f"_{key.upper()}": binary.add(physics[key].astype(np.float32), _ARRAY)
+            for key in ("albedo", "shading", "sigma_mm")
+            if key in physics
+        }
+        textured = {"attributes": {**shape, "TEXCOORD_0": texcoord, "_VISIBILITY": seen, **extra}, "indices": indices}
         colored = {"attributes": {**shape, "COLOR_0": color}, "indices": indices}
         plain = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
         unlit = {"doubleSided": True, "extensions": {"KHR_materials_unlit": {}}}
+        shown = {"doubleSided": True} if physics else unlit
+        node: dict[str, object] = {"name": name, "mesh": 0}
+        if "light_sh" in physics:
+            node["extras"] = {"light_sh": np.round(physics["light_sh"], 5).tolist()}
         document = {
             "asset": {"version": "2.0", "generator": "physface"},
             "extensionsUsed": ["KHR_materials_unlit"],
             "scene": 0,
             "scenes": [{"nodes": [0]}],
-            "nodes": [{"name": name, "mesh": 0}],
+            "nodes": [node],
             "meshes": [
                 {"name": name, "primitives": [{**textured, "material": 0}]},
                 {"name": f"{name}-vertex-colors", "primitives": [{**colored, "material": 1}]},
             ],
             "materials": [
-                {"name": "face", "pbrMetallicRoughness": {**plain, "baseColorTexture": {"index": 0}}, **unlit},
+                {"name": "face", "pbrMetallicRoughness": {**plain, "baseColorTexture": {"index": 0}}, **shown},
                 {"name": "vertex-colors", "pbrMetallicRoughness": plain, **unlit},
             ],
             "textures": [{"source": 0, "sampler": 0}],

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-import pickle
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import ray
 import torch
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
 from raylib.camera import Camera, euler_deg, focal_from_fov
 from raylib.config import ReconstructConfig
@@ -24,13 +20,23 @@ from raylib.preview import PreviewMesh, preview
 from raylib.reconstruction.analysis import AnalysedImage, FoundFace
 from raylib.reconstruction.mesh_files import MeshEncoder
 from raylib.reconstruction.methods import Method
-from raylib.reconstruction.rows import STAGES, to_parquet
+from raylib.reconstruction.rows import STAGES
 from raylib.reconstruction.storage import Location
-from raylib.reconstruction.table import kept_rows, part_name
-from raylib.segmentation import FaceSegmenter, Label, draw_labels, face_mask, occlusion, region_fractions
-from raylib.texturing import FaceColors, FaceMask, Texturer, Topology
+from raylib.refinement import Refinement, Refiner
+from raylib.segmentation import FaceSegmenter, Label, brow_band, draw_labels, face_mask, occlusion, region_fractions
+from raylib.texturing import Appearance, FaceColors, FaceMask, Texturer, Topology
 
 _GREY_PX = 4  # edge of the texture that stands for one that privacy keeps out
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What a face's estimate comes to: a batch of one, its light on the mesh, and columns of its row."""
+
+    estimate: FaceEstimates
+    appearance: Appearance | None
+    transfer: np.ndarray | None
+    columns: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,20 +48,15 @@ class MeshingSettings:
 
 
 class ReconstructStage:
-    """Ray Data stage: a shard of analysed images in, files and one Parquet file out; yields its counts.
-
-    Mesh files come first and the Parquet file that names them last, under a name that the shard gives: a shard that
-    is done again writes the same bytes to the same places.
+    """Makes mesh files and rows of analysed images; runs in the child process of `MeshStage`.
 
     Args:
-        method: how a face becomes a mesh, or a Ray reference to it.
+        method: how a face becomes a mesh.
         output: folder of the run.
         settings: what to write and how.
     """
 
-    def __init__(self, method: Method | ray.ObjectRef, output: Location, settings: MeshingSettings):
-        if isinstance(method, ray.ObjectRef):
-            method = ray.get(method)
+    def __init__(self, method: Method, output: Location, settings: MeshingSettings):
         torch.set_num_threads(max(1, int(settings.config.cpus_per_actor)))
         self._method, self._model = method, method.model
         model = method.model
@@ -67,24 +68,10 @@ class ReconstructStage:
             None if model.mirror_verts is None else model.mirror_verts.numpy(),
         )
         self._texturer = Texturer(self._topology, settings.config.max_texture_px)
-        self._segmenter = FaceSegmenter() if settings.config.segment else None
+        self._refiner = Refiner(model, settings.config.fit)
+        device = "cuda" if settings.config.gpus_per_actor and torch.cuda.is_available() else "cpu"
+        self._segmenter = FaceSegmenter(device=device) if settings.config.segment else None
         self._encoder = MeshEncoder(self._topology.faces, self._topology.uv)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Returns a row a shard: images, faces, and counts by status as a pickled Counter."""
-        done = []
-        columns = (batch["shard_id"].to_pylist(), batch["again"].to_pylist(), batch["shard"])
-        for shard_id, again, payload in zip(*columns, strict=True):
-            images: list[AnalysedImage] = pickle.loads(payload.as_buffer())
-            rows = self.rows(images)
-            # Images that are done again leave their old rows in the one write that brings the new ones.
-            kept = kept_rows(self._output, shard_id, {image.uri for image in images}) if again else None
-            self._output.write_bytes(part_name(shard_id), to_parquet(rows, kept))
-            # An image counts once, under the status of its first row.
-            counts = Counter(r["status"] for r in rows if not r.get("face_index"))
-            faces = sum(r["status"] == "ok" for r in rows)
-            done.append({"images": len(images), "faces": faces, "counts": pickle.dumps(counts)})
-        return pa.Table.from_pylist(done)
 
     def rows(self, images: list[AnalysedImage]) -> list[dict[str, Any]]:
         """Returns the rows of a shard after writing its mesh files; all its faces are fitted together."""
@@ -104,23 +91,19 @@ class ReconstructStage:
         start = time.perf_counter()
         labels = self._labels(found)
         segmented = time.perf_counter()
-        estimates = self._estimate(found, labels)
-        each = max(len(found), 1)
-        seconds = {
-            "seconds_segment": (segmented - start) / each,
-            "seconds_fit": (time.perf_counter() - segmented) / each,
-        }
-        for (image, i), estimate, label_map in zip(found, estimates, labels, strict=True):
+        fitted = self._estimate(found, labels)
+        seconds = {"seconds_segment": (segmented - start) / max(len(found), 1)}
+        for (image, i), one, label_map in zip(found, fitted, labels, strict=True):
             row = self._image_row(image) | self._face_row(image, i) | _label_columns(image.faces[i], label_map)
             row |= seconds
             try:
-                if isinstance(estimate, Exception):
-                    raise estimate
-                row |= self._mesh(image, i, estimate, label_map, row)
+                if isinstance(one, Exception):
+                    raise one
+                row |= self._mesh(image, i, one, label_map, row)
             except OSError:
                 raise  # an output that cannot be written concerns the whole run
             except Exception as error:
-                stage = "fit" if isinstance(estimate, Exception) else "texture"
+                stage = "fit" if isinstance(one, Exception) else "texture"
                 row |= {"status": "error", "error_stage": stage}
                 row["error_message"] = f"{type(error).__name__}: {error}".strip(": ")
             rows.append(row)
@@ -140,8 +123,8 @@ class ReconstructStage:
 
     def _estimate(
         self, found: list[tuple[AnalysedImage, int]], labels: list[np.ndarray | None]
-    ) -> list[FaceEstimates | Exception]:
-        """Returns the method's estimate of each face (a batch of one), or what is wrong with it."""
+    ) -> list[_Fitted | Exception]:
+        """Returns the method's estimate of each face, refined if so configured, or what is wrong with it."""
         if not found:
             return []
         size = torch.tensor([[image.width, image.height] for image, _ in found], dtype=torch.float32)
@@ -156,14 +139,26 @@ class ReconstructStage:
             np.stack([crop.to_photo for crop in crops]),
             np.stack(maps) if maps else None,
         )
+        start = time.perf_counter()
         try:
             batch = self._method(faces)
+            usable = batch.usable().tolist()
+            fitted = time.perf_counter()
+            lit = self._light(faces, batch)
         except Exception as error:
             return [error] * len(found)
-        usable = batch.usable().tolist()
-        one_each = (batch.select(slice(n, n + 1)) for n in range(len(found)))
+        seconds = {"seconds_fit": (fitted - start) / len(found)}
+        if lit is not None:
+            seconds["seconds_refine"] = (time.perf_counter() - fitted) / len(found)
         bad = RaylibError("the landmarks fit no face before the camera")
-        return [one if fine else bad for one, fine in zip(one_each, usable, strict=True)]
+        return [_one(batch, lit, n, seconds) if fine else bad for n, fine in enumerate(usable)]
+
+    def _light(self, faces: FaceBatch, batch: FaceEstimates) -> Refinement | None:
+        """Returns the faces with their light on them, refined if so configured; None where there is no light."""
+        steps = self._settings.config.refine
+        if not steps and batch.light_sh is None:
+            return None
+        return self._refiner(faces, batch, steps)
 
     def _labels(self, found: list[tuple[AnalysedImage, int]]) -> list[np.ndarray | None]:
         """Returns each face's label map, on its aligned crop; None without segmentation."""
@@ -201,10 +196,11 @@ class ReconstructStage:
         }
 
     def _mesh(
-        self, image: AnalysedImage, i: int, estimate: FaceEstimates, labels: np.ndarray | None, row: dict[str, Any]
+        self, image: AnalysedImage, i: int, face: _Fitted, labels: np.ndarray | None, row: dict[str, Any]
     ) -> dict[str, Any]:
         """Returns the columns of a fitted face after writing its files."""
         start = time.perf_counter()
+        estimate, appearance = face.estimate, face.appearance
         found, camera = image.faces[i], estimate.camera
         normals = vertex_normals(estimate.verts_mm, self._model.faces)
         verts_cam = camera.to_camera(estimate.verts_mm)[0].numpy()
@@ -212,7 +208,13 @@ class ReconstructStage:
         patch_camera = _patch_camera(camera, found)
         principal = patch_camera.principal_px[0].numpy()
         colors = self._texturer(
-            found.patch.rgb, verts_cam, normals_cam, float(patch_camera.focal_px), principal, _mask(found, labels)
+            found.patch.rgb,
+            verts_cam,
+            normals_cam,
+            float(patch_camera.focal_px),
+            principal,
+            _mask(found, labels),
+            appearance,
         )
         with_pixels = self._settings.config.privacy == "none"
         if not with_pixels:
@@ -221,39 +223,47 @@ class ReconstructStage:
         textured = time.perf_counter()
         verts_mm = estimate.verts_mm[0].numpy()
         uris = self._write(
-            row["face_id"], image, found, estimate, labels, patch_camera, verts_cam, normals[0].numpy(), colors
+            row["face_id"], image, found, face, labels, patch_camera, verts_cam, normals[0].numpy(), colors
         )
         written = time.perf_counter()
         yaw, pitch, roll = euler_deg(camera.R)[0].tolist()
-        return uris | {
-            "camera": "perspective",
-            "focal_px": float(camera.focal_px),
-            "focal_source": "assumed" if image.focal_px is None else "exif",
-            "principal_px": camera.principal_px[0].numpy(),
-            "R": camera.R[0].numpy().ravel(),
-            "T_mm": camera.T[0].numpy(),
-            "scale_source": self._method.scale_source,
-            "yaw_deg": yaw,
-            "pitch_deg": pitch,
-            "roll_deg": roll,
-            "identity": estimate.identity[0].numpy(),
-            "expression": estimate.expression[0].numpy(),
-            "verts_mm": verts_mm.ravel(),
-            "vertex_colors": colors.vertex_colors.astype(np.float32).ravel() if with_pixels else None,
-            "vertex_source": colors.vertex_source,
-            "vertex_visibility": colors.vertex_visibility,
-            "landmark_error_px": float(estimate.error_px),
-            "landmark_nme": float(estimate.error_iod),
-            "seconds_texture": textured - start,
-            "seconds_write": written - textured,
-        }
+        return (
+            uris
+            | face.columns
+            | {
+                "camera": "perspective",
+                "focal_px": float(camera.focal_px),
+                "focal_source": "assumed" if image.focal_px is None else "exif",
+                "principal_px": camera.principal_px[0].numpy(),
+                "R": camera.R[0].numpy().ravel(),
+                "T_mm": camera.T[0].numpy(),
+                "scale_source": self._method.scale_source,
+                "yaw_deg": yaw,
+                "pitch_deg": pitch,
+                "roll_deg": roll,
+                "identity": estimate.identity[0].numpy(),
+                "expression": estimate.expression[0].numpy(),
+                "verts_mm": verts_mm.ravel(),
+                "vertex_colors": colors.vertex_colors.astype(np.float32).ravel() if with_pixels else None,
+                "vertex_source": colors.vertex_source,
+                "vertex_visibility": colors.vertex_visibility,
+                "albedo": appearance.albedo.ravel() if appearance is not None and with_pixels else None,
+                "shading": appearance.shading.ravel() if appearance is not None else None,
+                "light_sh": None if estimate.light_sh is None else estimate.light_sh[0].numpy().ravel(),
+                "sigma_mm": None if estimate.sigma_mm is None else estimate.sigma_mm[0].numpy(),
+                "landmark_error_px": float(estimate.error_px),
+                "landmark_nme": float(estimate.error_iod),
+                "seconds_texture": textured - start,
+                "seconds_write": written - textured,
+            }
+        )
 
     def _write(
         self,
         face_id: str,
         image: AnalysedImage,
         found: FoundFace,
-        estimate: FaceEstimates,
+        face: _Fitted,
         labels: np.ndarray | None,
         patch_camera: Camera,
         verts_cam: np.ndarray,
@@ -261,18 +271,19 @@ class ReconstructStage:
         colors: FaceColors,
     ) -> dict[str, Any]:
         """Writes the files of a face and returns their places relative to the output folder."""
-        config = self._settings.config
+        config, estimate = self._settings.config, face.estimate
         folder = f"meshes/{image.sha256[:16]}"
         verts_mm = estimate.verts_mm[0].numpy()
+        physics = _physics(face) if config.privacy == "none" else {}
         files: dict[str, tuple[str, bytes]] = {}
         texture_png = _png(Image.fromarray(colors.texture)) if config.write_obj or config.write_glb else b""
         if config.write_obj:
             files["texture_uri"] = (f"{face_id}.png", texture_png)
-            files["mtl_uri"] = (f"{face_id}.mtl", self._encoder.mtl(f"{face_id}.png"))
+            files["mtl_uri"] = (f"{face_id}.mtl", self._encoder.mtl(f"{face_id}.png", lit=bool(physics)))
             files["obj_uri"] = (f"{face_id}.obj", self._encoder.obj(verts_mm, colors.vertex_colors, f"{face_id}.mtl"))
         if config.write_glb:
             glb = self._encoder.glb(
-                verts_mm, normals, colors.vertex_colors, colors.vertex_visibility, texture_png, face_id
+                verts_mm, normals, colors.vertex_colors, colors.vertex_visibility, texture_png, face_id, physics
             )
             files["glb_uri"] = (f"{face_id}.glb", glb)
         if config.write_labels and labels is not None and config.privacy == "none":
@@ -286,6 +297,8 @@ class ReconstructStage:
                 self._topology.faces,
                 self._topology.uv,
                 colors.texture,
+                None if face.appearance is None else face.appearance.shading,
+                face.transfer,
             )
             landmarks = (found.face.landmarks - found.patch.corner_px) / found.patch.scale
             picture = preview(found.patch.rgb, landmarks, mesh)
@@ -293,6 +306,32 @@ class ReconstructStage:
         for name, content in files.values():
             self._output.write_bytes(f"{folder}/{name}", content)
         return {column: f"{folder}/{name}" for column, (name, _) in files.items()}
+
+
+def _one(batch: FaceEstimates, lit: Refinement | None, n: int, seconds: dict[str, float]) -> _Fitted:
+    """Returns face n of a batch."""
+    one = slice(n, n + 1)
+    if lit is None:
+        return _Fitted(batch.select(one), None, None, seconds)
+    estimate, transfer = lit.estimates.select(one), lit.transfer[one]
+    assert estimate.albedo is not None and estimate.light_sh is not None
+    shading = (transfer @ estimate.light_sh).clamp(min=0)
+    appearance = Appearance(estimate.albedo[0].cpu().numpy(), shading[0].cpu().numpy())
+    columns = {
+        "photometric_psnr": float(lit.psnr[n]),
+        "photometric_psnr_before": float(lit.psnr_before[n]),
+        "landmark_nme_before": float(lit.error_iod_before[n]),
+    }
+    return _Fitted(estimate, appearance, transfer[0].cpu().numpy(), columns | seconds)
+
+
+def _physics(face: _Fitted) -> dict[str, np.ndarray]:
+    """Returns what a GLB carries of a face's albedo, light and uncertainty."""
+    estimate, appearance = face.estimate, face.appearance
+    if appearance is None or estimate.light_sh is None:
+        return {}
+    physics = {"albedo": appearance.albedo, "shading": appearance.shading, "light_sh": estimate.light_sh[0].numpy()}
+    return physics if estimate.sigma_mm is None else physics | {"sigma_mm": estimate.sigma_mm[0].numpy()}
 
 
 def _label_columns(found: FoundFace, labels: np.ndarray | None) -> dict[str, Any]:
@@ -309,7 +348,8 @@ def _mask(found: FoundFace, labels: np.ndarray | None) -> FaceMask | None:
     """Returns where the face's patch shows the bare face; its edge, where colours mix, is left out softly."""
     if labels is None:
         return None
-    share = face_mask(labels) | (labels == Label.HAIR) & _brow_band(found, labels.shape)
+    points = found.crop.points_from_photo(found.face.landmarks)
+    share = face_mask(labels) | (labels == Label.HAIR) & brow_band(points, labels.shape)
     inner = Image.fromarray(share).convert("L").filter(ImageFilter.MinFilter(7)).filter(ImageFilter.BoxBlur(2))
     soft = np.asarray(inner, dtype=np.float32) / 255.0
     # photograph -> crop, after patch -> photograph
@@ -317,17 +357,6 @@ def _mask(found: FoundFace, labels: np.ndarray | None) -> FaceMask | None:
     offset = linear @ (found.patch.corner_px - found.crop.to_photo[:, 2])
     from_patch = np.concatenate([linear * found.patch.scale, offset[:, None]], axis=1)
     return FaceMask(soft, from_patch)
-
-
-def _brow_band(found: FoundFace, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns where brows may be: hair there belongs to the face, since the label set counts brows as hair."""
-    points = found.crop.points_from_photo(found.face.landmarks)
-    canvas = Image.new("1", (shape[1], shape[0]))
-    draw = ImageDraw.Draw(canvas)
-    thick = max(1, round(0.22 * float(np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0)))))
-    for brow in (points[17:22], points[22:27]):
-        draw.line([(float(x), float(y)) for x, y in brow], fill=1, width=thick)
-    return np.asarray(canvas)
 
 
 def _patch_camera(camera: Camera, found: FoundFace) -> Camera:

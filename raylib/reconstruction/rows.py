@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 
 from raylib.config import STATUSES
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
-STAGES = ("read", "decode", "detect", "segment", "fit", "texture", "write")
+STAGES = ("read", "decode", "detect", "segment", "fit", "refine", "texture", "write")
 """Stages whose seconds a row counts (`seconds_read`, ...)."""
-ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "texture")
-"""Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting."""
+ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "refine", "texture", "mesh")
+"""Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting, nor at which
+stage of meshing it was."""
 
 
 def _floats(shape: str, meaning: str) -> dict[bytes, bytes]:
@@ -72,10 +73,13 @@ SCHEMA = pa.schema(
         _array("vertex_source", "v", "0 visible, 1 mirrored, 2 filled", pa.uint8()),
         _array("vertex_visibility", "v", "how well the photograph sees the vertex, 0..1"),
         _array("albedo", "v,3", "albedo, linear; null where the method estimates none"),
+        _array("shading", "v,3", "of white matte skin in the estimated light, linear; null without light"),
         _array("sigma_mm", "v", "uncertainty of each vertex; null where the method estimates none"),
         _field("landmark_error_px", pa.float32(), "mean distance of fitted and detected landmarks, pixels"),
         _field("landmark_nme", pa.float32(), "the same divided by the distance of the outer eye corners"),
-        _field("photometric_psnr", pa.float32(), "dB inside the face; null where nothing is rendered"),
+        _field("landmark_nme_before", pa.float32(), "landmark_nme before refinement; null without"),
+        _field("photometric_psnr", pa.float32(), "dB inside the bare face; null where nothing is rendered"),
+        _field("photometric_psnr_before", pa.float32(), "the same before refinement; null without"),
         _field("obj_uri", pa.string(), "relative to the output folder"),
         _field("mtl_uri", pa.string(), "relative to the output folder"),
         _field("texture_uri", pa.string(), "relative to the output folder"),
