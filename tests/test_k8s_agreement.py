@@ -70,7 +70,7 @@ def test_the_jobs_take_their_entry_points(overlay, job, tmp_path, monkeypatch):
     assert str(getattr(config, target)).startswith(somewhere)
     if job.startswith("train-"):
         assert config.out.startswith("/data/")
-        assert config.use_gpu == (overlay != "cpu-small")
+        assert config.use_gpu == ("gpu" in overlay or overlay == "spot")
         assert config.max_failures >= (20 if overlay == "spot" else 1)
 
 
@@ -121,7 +121,7 @@ def test_what_entry_points_name_is_in_the_image(overlay, job):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_versions_are_the_pins(overlay, tmp_path):
     project_version = PROJECT["version"]
-    target = "cpu" if overlay == "cpu-small" else "gpu"
+    target = "cpu" if overlay.startswith("cpu") else "gpu"
     for document in build_with_options(overlay, tmp_path):
         templates = pod_templates(document)
         for name, template in templates.items():

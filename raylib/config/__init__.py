@@ -4,6 +4,7 @@ Imports neither torch nor ray, so that a mistake in a configuration is reported 
 """
 
 from raylib.config.benchmark import (
+    BenchmarkBucketConfig,
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "BASELINES",
     "FAILED",
     "STATUSES",
+    "BenchmarkBucketConfig",
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",

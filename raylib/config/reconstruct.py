@@ -108,7 +108,9 @@ class ReconstructConfig:
         hide_names: name images by the SHA-256 of their URI, and keep inputs and error details, which may hold
             names, out of the output.
         max_failed_fraction: exit with status 1 if a larger share of all images in the output failed.
-        method: how a face becomes a mesh; "landmarks" fits the morphable model to 68 landmarks.
+        method: how a face becomes a mesh; "landmarks" fits the morphable model to 68 landmarks, "meshnet_paper" is
+            the paper's network with the weights of `meshnet_weights`; it needs segment and cannot be refined.
+        meshnet_weights: file that jobs/train_meshnet.py wrote.
         refine: steps by which pose, shape, albedo and light of each face follow what a rendering differs from the
             photograph; 30 cost about 0.8 s a face on one core. 0 leaves the method's estimate as it is.
         morphable_model: "prior" for the shipped face prior, or the path of a Surrey Face Model (.bin), Basel Face
@@ -149,7 +151,8 @@ class ReconstructConfig:
     privacy: Privacy = "none"
     hide_names: bool = False
     max_failed_fraction: float = 1.0
-    method: Literal["landmarks"] = "landmarks"
+    method: Literal["landmarks", "meshnet_paper"] = "landmarks"
+    meshnet_weights: str = ""
     refine: int = 0
     morphable_model: str = "prior"
     faces: FaceSettings = field(default_factory=FaceSettings)
@@ -172,7 +175,7 @@ class ReconstructConfig:
     gpus_per_actor: float = 0.0
     cluster_cpus: int = 0
     progress_every_s: float = 30.0
-    storage_options: dict[str, object] = field(default_factory=dict)
+    storage_options: dict[str, object] = field(default_factory=dict, repr=False)
     storage_tries: int = 7
 
     def __post_init__(self) -> None:
@@ -199,6 +202,10 @@ class ReconstructConfig:
         require(self.detect_actors >= 0, "detect_actors", self.detect_actors, "0 or more")
         require(self.reconstruct_actors >= 0, "reconstruct_actors", self.reconstruct_actors, "0 or more")
         require(self.refine >= 0, "refine", self.refine, "0 or more steps")
+        if self.method == "meshnet_paper":
+            require(bool(self.meshnet_weights), "meshnet_weights", "", "a file that jobs/train_meshnet.py wrote")
+            require(self.segment, "segment", self.segment, "true: MeshNet sees the label map too")
+            require(self.refine == 0, "refine", self.refine, "0 with method meshnet_paper, which has no face model")
         require(self.segment or not self.write_labels, "write_labels", self.write_labels, "false without segment")
         require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
         require(0 <= self.gpus_per_actor <= 1, "gpus_per_actor", self.gpus_per_actor, "a share from 0 to 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from raylib.config import ReconstructConfig
@@ -9,6 +10,7 @@ from raylib.estimates import FaceBatch, FaceEstimates
 from raylib.fitting import LandmarkFitter
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel
+from raylib.reconstruction.paper_method import PaperMethod
 
 
 class Method(Protocol):
@@ -50,7 +52,10 @@ class LandmarkMethod:
         )
 
 
-METHODS = {"landmarks": LandmarkMethod}
+METHODS: dict[str, Callable[[ReconstructConfig], Method]] = {
+    "landmarks": LandmarkMethod,
+    "meshnet_paper": PaperMethod,
+}
 """The class of each value of `ReconstructConfig.method`."""
 
 

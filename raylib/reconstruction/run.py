@@ -8,13 +8,14 @@ import json
 import pickle
 import threading
 import time
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from raylib.config import FAILED, STATUSES, ReconstructConfig
-from raylib.errors import ConfigError
+from raylib.errors import ConfigError, StorageError
 from raylib.provenance import environment
 from raylib.ray_cluster import join_ray
 from raylib.reconstruction.listing import Inputs
@@ -133,7 +134,7 @@ def _run_pass(
     from ray.data import ActorPoolStrategy
 
     from raylib.reconstruction.analysis import AnalysisSettings, DetectStage
-    from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
+    from raylib.reconstruction.isolated_meshing import MeshStage, mesher
     from raylib.reconstruction.shards import dataset
 
     join_ray()
@@ -161,8 +162,13 @@ def _run_pass(
             **common,
         )
         .map_batches(
-            ReconstructStage,
-            fn_constructor_args=(ray.put(method), output, MeshingSettings(config, digest)),
+            MeshStage,
+            fn_constructor_args=(
+                partial(mesher, output=output, config=config, config_sha256=digest),
+                ray.put(pickle.dumps(method)),
+                output,
+                config.image_timeout_s,
+            ),
             compute=ActorPoolStrategy(size=meshers),
             num_gpus=config.gpus_per_actor or None,
             **common,
@@ -170,10 +176,26 @@ def _run_pass(
     )
     threading.Thread(target=_count, args=(inputs, finished, progress), daemon=True).start()
     with progress:
-        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                progress.add(pickle.loads(row["counts"]), row["faces"])
+        try:
+            for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for row in batch.to_pylist():
+                    progress.add(pickle.loads(row["counts"]), row["faces"])
+        except Exception as error:
+            told = _output_error(error)
+            if told is None:
+                raise
+            raise told from None
     return progress
+
+
+def _output_error(error: BaseException | None) -> StorageError | None:
+    """Returns the output's error that Ray has wrapped, None if something else went wrong."""
+    while error is not None:
+        cause = getattr(error, "cause", None) or error.__cause__
+        if isinstance(cause, StorageError):
+            return StorageError(f"{cause}; the same command goes on from here")
+        error = cause
+    return None
 
 
 def _count(inputs: Inputs, finished: Finished, progress: RunProgress) -> None:

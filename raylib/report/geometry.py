@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt8
 
+from raylib.color import linear_to_srgb
 from raylib.morphable import LinearFaceModel
 from raylib.report.page import base64_text
 from raylib.texturing import Topology
@@ -128,16 +130,10 @@ def pack_mesh(
         elif name == "source":
             parts[name] = values.astype(np.uint8).tobytes()
         else:
-            share = srgb_encoded(values) if name == "albedo" else values
+            share = linear_to_srgb(torch.from_numpy(values)).numpy() if name == "albedo" else values
             columns = np.atleast_2d(np.clip(share, 0, 1).T)
             parts[name] = _differences(np.round(columns * 255).astype(np.uint8)).tobytes()
     return {"arrays": list(parts), "data": base64_text(zlib.compress(b"".join(parts.values()), 6))}
-
-
-def srgb_encoded(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Returns sRGB from linear light, both in 0..1 (IEC 61966-2-1); eight bits of it show no steps."""
-    clipped = np.clip(linear, 0, 1)
-    return np.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * clipped ** (1 / 2.4) - 0.055)
 
 
 def _smooth(values: np.ndarray) -> bytes:

@@ -73,6 +73,7 @@ _LIGHT = (
     *(f"seconds_{stage}" for stage in STAGES),
 )
 _BINS = 24
+_NEAR = 1e-6  # of a bar's width
 _FAILED_SHARE = 0.25  # of the listed rows, where not all can be listed
 
 
@@ -114,7 +115,8 @@ def figure_values(table: pa.Table) -> dict[str, Float[np.ndarray, " n"]]:
         else:
             got = _numbers(table, figure.key)
         if np.isfinite(got).any():
-            values[figure.key] = got
+            # Four digits, as the page has them: it must count in each bar what is counted here.
+            values[figure.key] = np.array([float(f"{value:.4g}") for value in got])
     return values
 
 
@@ -156,7 +158,9 @@ def distributions(values: dict[str, Float[np.ndarray, " n"]]) -> list[dict[str, 
         inner_high = inner_high if inner_high > inner_low else inner_low + max(abs(inner_low), 1.0) * 0.01
         edges = np.linspace(inner_low, inner_high, _BINS + 1)
         edges[0], edges[-1] = min(low, edges[0]), max(high, edges[-1])
-        counts, _ = np.histogram(finite, edges)
+        edges = np.array([float(f"{edge:.5g}") for edge in edges])
+        near = _NEAR * (edges[1:] - edges[:-1]).min()  # the page counts with the same tolerance
+        counts, _ = np.histogram(np.clip(finite + near, edges[0], edges[-1]), edges)
         out.append(
             {
                 **asdict(figure),
@@ -205,8 +209,7 @@ def entries(
         for row in zip(*(listed[name].to_pylist() for name in _FILES), strict=True)
     ]
     out["figures"] = {
-        key: [None if not np.isfinite(v) else float(f"{v:.4g}") for v in column[chosen]]
-        for key, column in values.items()
+        key: [float(v) if np.isfinite(v) else None for v in column[chosen]] for key, column in values.items()
     }
     return out
 

@@ -24,8 +24,8 @@ DATA_FOLDER = "report-data"
 def json_text(value: object) -> str:
     """Returns JSON that may stand inside a script element: without `<`, and with null for what is no number."""
     text = json.dumps(_plain(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    # Lone surrogates come from file names that are no UTF-8.
-    text = text.encode("utf-8", "backslashreplace").decode() if _has_surrogates(text) else text
+    # Lone surrogates come from file names that are no UTF-8; as JSON's own escapes they may be written.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
@@ -120,10 +120,6 @@ def asset(name: str) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64_text(hashlib.sha256(text.encode()).digest())
-
-
-def _has_surrogates(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _plain(value: Any) -> Any:

@@ -125,7 +125,7 @@ def write_report(config: ReportConfig, console: Console) -> str:
         "rows": entries(run.table, run.values, chosen) | found,
         "links": config.output is None,
     }
-    write_page(target, PAGE, f"Reconstruction report: {run.output.uri.rstrip('/').rsplit('/', 1)[-1]}", data, packs)
+    write_page(target, PAGE, f"Reconstruction report {data['name']}".strip(), data, packs)
     target.remove_temporary()
     return target.shown(target.join(PAGE))
 
@@ -167,7 +167,7 @@ def run_topologies(run: Run) -> dict[int, SharedTopology]:
         model = load_model(path) if path else None
     except (RaylibError, OSError):
         model = None
-    if model is not None and model.sha256 == run.record.get("weights_sha256"):
+    if model is not None and model.name == run.record.get("morphable_model"):
         topologies[len(model.mean)] = SharedTopology.of_model(model)
     if topologies or not run.table.num_rows:
         return topologies

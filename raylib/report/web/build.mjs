@@ -5,7 +5,7 @@ import { copyFileSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 
 // A test compares this with the sources, so that an old bundle is noticed without npm.
 const hash = createHash("sha256");
-for (const name of [...readdirSync("src").sort().map((name) => `src/${name}`), "package-lock.json"]) hash.update(readFileSync(name));
+for (const name of [...readdirSync("src").sort().map((name) => `src/${name}`), "build.mjs", "package-lock.json"]) hash.update(readFileSync(name));
 
 mkdirSync("../assets", { recursive: true });
 await build({

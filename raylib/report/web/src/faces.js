@@ -103,7 +103,7 @@ export class FaceList {
         if (several && (several === "more") !== rows.facesOfImage(row) > 1) continue;
         if (range) {
           const v = rows.value(range.key, row);
-          if (v === null || v < range.low || v > range.high) continue;
+          if (v === null || v < range.low - range.near || (v >= range.high - range.near && !range.last)) continue;
         }
       }
       if (words.length && !rows.matches(row, words)) continue;

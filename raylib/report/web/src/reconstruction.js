@@ -26,13 +26,13 @@ export function reconstruction() {
     title: page.title,
     subtitle: subtitle(),
     tabs: [
-      { key: "faces", label: "Faces", node: list.node, count: page.totals.faces, shown: () => list.grid.draw() },
-      { key: "failures", label: "Without a mesh", node: failed.node, count: failed.count, shown: failed.shown },
-      { key: "figures", label: "Distributions", node: distributions((range) => {
+      { key: "faces", label: "Faces", make: () => list.node, count: page.totals.faces, shown: () => list.grid.draw() },
+      { key: "failures", label: "Without a mesh", make: () => failed.node, count: failed.count, shown: failed.shown },
+      { key: "figures", label: "Distributions", make: () => distributions((range) => {
         list.setRange(range);
         show("faces");
       }) },
-      { key: "run", label: "Run", node: runTab() },
+      { key: "run", label: "Run", make: runTab },
     ],
   });
   list.update();

@@ -28,16 +28,18 @@ function themeButton() {
   return button;
 }
 
-/** Fills the page; `tabs` are {key, label, node, count, shown}. Returns a function that shows a tab. */
+/** Fills the page; `tabs` are {key, label, make, count, shown}, made when they are first shown. Returns a function that shows a tab. */
 export function shell({ title, subtitle, tabs }) {
   const buttons = tabs.map(({ key, label, count }) =>
     el("button", { type: "button", role: "tab", id: `tab-${key}`, "aria-controls": `panel-${key}`, onclick: () => show(key) }, label, count !== undefined && el("b", { text: count.toLocaleString("en-US") })));
-  const panels = tabs.map(({ key, node }) => el("div", { role: "tabpanel", id: `panel-${key}`, "aria-labelledby": `tab-${key}`, hidden: true }, node));
+  const panels = tabs.map(({ key }) => el("div", { role: "tabpanel", id: `panel-${key}`, "aria-labelledby": `tab-${key}`, hidden: true }));
   const show = (key) => {
     tabs.forEach((tab, i) => {
       buttons[i].setAttribute("aria-selected", String(tab.key === key));
       panels[i].hidden = tab.key !== key;
-      if (tab.key === key) tab.shown?.();
+      if (tab.key !== key) return;
+      if (!panels[i].hasChildNodes()) panels[i].append(tab.make());
+      tab.shown?.();
     });
     scrollTo(0, 0);
   };

@@ -53,6 +53,7 @@ export function histogram(figure, onrange) {
   const width = 300, height = 90;
   const top = Math.max(...figure.counts);
   const step = width / figure.counts.length;
+  const near = 1e-6 * Math.min(...figure.counts.map((_, i) => figure.edges[i + 1] - figure.edges[i]));
   const bars = figure.counts.map((n, i) => {
     const [low, high] = [figure.edges[i], figure.edges[i + 1]];
     const tall = n ? Math.max(2, (n / top) * height) : 0;
@@ -62,7 +63,7 @@ export function histogram(figure, onrange) {
       svg("rect", { class: "reach", x: i * step, y: 0, width: step, height }),
       svg("rect", { class: "bar", x: i * step + 0.5, y: height - tall, width: step - 1, height: tall, rx: 1 }));
     if (onrange && n) {
-      const go = () => onrange({ key: figure.key, low, high });
+      const go = () => onrange({ key: figure.key, low, high, near, last: i === figure.counts.length - 1 });
       bar.addEventListener("click", go);
       bar.addEventListener("keydown", (event) => event.key === "Enter" && go());
     }

@@ -1,6 +1,6 @@
 // A grid or list of any length of which only the visible part is in the page.
 
-import { el, onFrame } from "./dom.js";
+import { onFrame } from "./dom.js";
 
 /**
  * Shows `count` tiles in `host`, whose width gives the number of columns; the window scrolls.
@@ -50,11 +50,13 @@ export class VirtualGrid {
       }
     }
     const tileWidth = (width - gap * (columns - 1)) / columns;
-    for (let index = first; index < last; index++) {
+    for (let index = last - 1; index >= first; index--) {
       let tile = this.tiles.get(index);
       if (!tile) {
-        tile = this.spare.pop() ?? this.host.appendChild(this.make());
+        tile = this.spare.pop() ?? this.make();
         tile.hidden = false;
+        // In the order of the entries, which is that of the tab key.
+        this.host.insertBefore(tile, this.tiles.get(index + 1) ?? null);
         this.tiles.set(index, tile);
         this.fill(tile, index);
       }
@@ -70,6 +72,3 @@ export class VirtualGrid {
     this.spare.push(tile);
   }
 }
-
-/** Returns an empty host for a grid. */
-export const gridHost = (name) => el("div", { class: name });
