@@ -82,7 +82,9 @@ def save_weights(
         "labels": ",".join(label.name.lower() for label in Label),
         "model_sha256": model.sha256,
     }
-    tensors = {f"network.{name}": value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()}
+    tensors = {
+        f"network.{name}": value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()
+    }
     tensors["mean_albedo"] = mean_albedo.detach().cpu().half().contiguous()
     save_file(tensors, path, metadata)
 
@@ -178,7 +180,8 @@ class FaceNetwork:
         for start in range(0, len(faces), self.batch_size):
             part = slice(start, start + self.batch_size)
             chosen = CropFit(
-                fits.camera.select(part), *(getattr(fits, n)[part] for n in ("identity", "expression", "landmarks", "fitted"))
+                fits.camera.select(part),
+                *(getattr(fits, n)[part] for n in ("identity", "expression", "landmarks", "fitted")),
             ).to(self.device)
             estimate = self.correct(images[part].to(self.device), labels[part].to(self.device), chosen)
             parts.append(estimate)

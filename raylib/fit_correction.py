@@ -119,9 +119,7 @@ class FitCorrector:
     def to(self, device: torch.device | str) -> FitCorrector:
         """Moves everything to a device and returns itself."""
         m = self.model
-        moved = {
-            f.name: value.to(device) for f in fields(m) if isinstance(value := getattr(m, f.name), Tensor)
-        }
+        moved = {f.name: value.to(device) for f in fields(m) if isinstance(value := getattr(m, f.name), Tensor)}
         rest = {"name": m.name, "sha256": m.sha256}
         self.model = LinearFaceModel(**rest, **moved)
         self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)

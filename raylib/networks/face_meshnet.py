@@ -159,7 +159,11 @@ class FaceMeshNet(nn.Module):
         coarse, middle, fine = graph_widths
         # Up the hierarchy: what the vertices know and see, from fine to coarse.
         self.gather = nn.ModuleList(
-            [_entry(vertex_channels, middle, 2), _entry(middle + widths[1], middle), _entry(middle + widths[2], coarse)]
+            [
+                _entry(vertex_channels, middle, 2),
+                _entry(middle + widths[1], middle),
+                _entry(middle + widths[2], coarse),
+            ]
         )
         self.coarse = nn.Sequential(*(Residual(coarse) for _ in range(blocks)))
         squeezed = 16

@@ -126,7 +126,9 @@ def augment(batch: FaceSampleBatch, rng: torch.Generator) -> tuple[FaceSampleBat
     b = len(batch.images)
     image = batch.images.permute(0, 3, 1, 2).float() / 255
     known = batch.truth.known > 0.5
-    gain = torch.exp(0.25 * torch.randn(b, 1, generator=rng) + 0.06 * torch.randn(b, 3, generator=rng)).clamp(0.5, 1.6)
+    gain = torch.exp(0.25 * torch.randn(b, 1, generator=rng) + 0.06 * torch.randn(b, 3, generator=rng)).clamp(
+        0.5, 1.6
+    )
     gain[~known] = 1.0
     encoded = gain[:, :, None, None] ** (1 / 2.2)  # nearly what the sRGB curve makes of a factor on linear light
     image = (image * encoded).clamp(0, 1)

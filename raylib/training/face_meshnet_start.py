@@ -58,7 +58,8 @@ class CoefficientTargets:
         shift = _origin(truth.camera) - _origin(fit.camera)
         depth = fit.camera.focal_px / truth.camera.focal_px * truth.camera.T[:, 2] / fit.camera.T[:, 2]
         return torch.cat(
-            [turn, shift, depth.log()[:, None], coefficients - torch.cat([fit.identity, fit.expression], dim=1)], dim=1
+            [turn, shift, depth.log()[:, None], coefficients - torch.cat([fit.identity, fit.expression], dim=1)],
+            dim=1,
         )
 
 

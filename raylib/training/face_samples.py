@@ -133,7 +133,9 @@ class SampleMaker:
             pictures: photographs or synthetic faces.
             groups: a number for each, kept beside the sample.
         """
-        found = [(p, g, marks) for p, g in zip(pictures, groups, strict=True) if (marks := self._landmarks(p)) is not None]
+        found = [
+            (p, g, marks) for p, g in zip(pictures, groups, strict=True) if (marks := self._landmarks(p)) is not None
+        ]
         if not found:
             return {}
         crops = [crop_face(p.rgb, marks, _SEGMENT_PX) for p, _, marks in found]
@@ -266,7 +268,10 @@ class FaceSamples:
 
 
 def write_samples(
-    batches: Iterator[tuple[Sequence[Picture], Sequence[int]]], maker: SampleMaker, folder: Path, limit: int | None = None
+    batches: Iterator[tuple[Sequence[Picture], Sequence[int]]],
+    maker: SampleMaker,
+    folder: Path,
+    limit: int | None = None,
 ) -> int:
     """Writes samples of pictures to a folder until they end or there are enough; returns how many.
 
