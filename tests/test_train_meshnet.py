@@ -124,6 +124,19 @@ def test_storage_that_cannot_be_written_stops_the_job_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+def test_a_bucket_out_of_reach_is_one_sentence(monkeypatch, tmp_path):
+    from raylib.errors import ConfigError
+    from raylib.training.ray_run import check_storage
+
+    names = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in (names | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
+        monkeypatch.setenv(name, value)
+    config = TrainMeshnetConfig(storage_path="s3://bucket/train", out=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"'s3://bucket/train' cannot be written: .*connect"):
+        check_storage(config)
+
+
 def test_faces_are_prepared_once(tmp_path):
     made = []
 
