@@ -190,7 +190,7 @@ def _output_error(error: BaseException | None) -> OutputError | None:
     while error is not None:
         cause = getattr(error, "cause", None) or error.__cause__
         if isinstance(cause, OutputError):
-            return OutputError(f"{cause}; the same command goes on from here")
+            return OutputError(str(cause))
         error = cause
     return None
 
