@@ -1,4 +1,4 @@
-"""Measures: `python jobs/benchmark.py render`, and bucket, pictures, reconstruct, yale_b; each has its `--help`."""
+"""Measures: `python jobs/benchmark.py render`, and bucket, train, ...; each has its `--help`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from raylib.config import (
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
 
@@ -22,6 +23,7 @@ BENCHMARKS = {
         "the reconstruction job against a plain loop: time and memory",
     ),
     "render": (BenchmarkRenderConfig, "our renderer against PyTorch3D"),
+    "train": (BenchmarkTrainConfig, "a training step of MeshNet against the same step on PyTorch3D"),
     "pictures": (BenchmarkPicturesConfig, "pictures of the renderer beside PyTorch3D, and of self-shadow"),
     "yale_b": (BenchmarkYaleBConfig, "relighting of real faces with and without self-shadow"),
 }

@@ -9,8 +9,8 @@ class ConfigError(RaylibError):
     """A setting, path or model file is wrong; names the value, what was expected, and where."""
 
 
-class OutputError(RaylibError, OSError):
-    """A result cannot be written, after all tries; the same command goes on where the run stopped."""
+class StorageError(RaylibError, OSError):
+    """Results cannot be written where they should go: a full disk, a bucket out of reach; the run can go on later."""
 
 
 class ImageError(RaylibError):

@@ -13,7 +13,7 @@ from s3_gate import KEY, SECRET, answer, gated_s3, options
 
 from raylib.cli import parse
 from raylib.config import FaceSettings, ReconstructConfig
-from raylib.errors import ConfigError, OutputError
+from raylib.errors import ConfigError, StorageError
 from raylib.reconstruction.run import reconstruct
 from raylib.reconstruction.storage import Location, check_writable, image_files, open_input
 
@@ -156,7 +156,7 @@ def test_an_output_that_nobody_serves_is_one_sentence():
         with pytest.raises(ConfigError, match="output 's3://results/x' cannot be written: ") as caught:
             check_writable(place)
         assert "\n" not in str(caught.value)
-        with pytest.raises(OutputError, match="output 's3://results/x' cannot be written: "):
+        with pytest.raises(StorageError, match="output 's3://results/x' cannot be written: "):
             place.write_bytes("x", b"")
 
 

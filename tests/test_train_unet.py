@@ -33,9 +33,9 @@ def _write_run(folder: Path, **changes: object) -> Path:
     config: dict[str, object] = {
         "name": "run",
         "storage_path": str(folder / "storage"),
-        "out": str(folder / "out"),
+        "out": "out",  # relative to the folder that the job is started in, which is not its workers'
         "data": {
-            "fasseg": str(folder / "fasseg"),
+            "fasseg": "fasseg",
             "fasseg_versions": ["V3"],
             "fasseg_test": ["V3/01"],
             "fasseg_validation": ["V3/02"],
@@ -80,7 +80,9 @@ class _Driver:
         }
         command = [sys.executable, str(ROOT / "jobs" / "train_unet.py"), "--config", str(config)]
         with log.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+            self.process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=log.parent
+            )
 
     def wait_for(self, found: Callable[[str], bool], seconds: float = 240) -> str:
         end = time.monotonic() + seconds

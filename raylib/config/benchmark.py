@@ -105,6 +105,33 @@ class BenchmarkRenderConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkTrainConfig:
+    """Timing a training step of MeshNet against the same step on stock PyTorch3D, on one thread of the CPU.
+
+    Attributes:
+        output: JSON file with the figures; nothing is written if empty.
+        size: edge of the pictures in pixels; the paper's experiments ran at 64.
+        images: numbers of pictures of a step; the paper's had one.
+        faces_per_pixel: that PyTorch3D keeps; its examples of soft rendering keep 50, ours always blends all.
+        rounds: steps on PyTorch3D, of some seconds each.
+        ours_per_round: our steps beside each of them.
+    """
+
+    output: str = "out/benchmark_train.json"
+    size: int = 64
+    images: tuple[int, ...] = (1, 8)
+    faces_per_pixel: int = 50
+    rounds: int = 3
+    ours_per_round: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.size >= 46, "size", self.size, "at least 46 pixels")
+        require(len(self.images) > 0 and min(self.images) >= 1, "images", self.images, "positive numbers")
+        for name in ("faces_per_pixel", "rounds", "ours_per_round"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
 class BenchmarkYaleBConfig:
     """Relighting real faces: albedo from some photographs of Yale B, prediction of the others.
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 
 from raylib.config import ReconstructConfig
-from raylib.errors import OutputError
+from raylib.errors import StorageError
 from raylib.reconstruction.analysis import AnalysedImage
 from raylib.reconstruction.isolation import IsolatedWorker, failure
 from raylib.reconstruction.rows import to_parquet
@@ -87,7 +87,7 @@ class MeshStage:
         """Returns the rows of pickled images after their files have been written; a killer among them gets a row."""
         try:
             return self._child(list(images), self._image_timeout_s * len(images))
-        except OutputError:
+        except StorageError:
             raise  # concerns the whole run
         except Exception:
             return [row for image in images for row in self._singly(image)]
@@ -95,7 +95,7 @@ class MeshStage:
     def _singly(self, image: bytes) -> Rows:
         try:
             return self._child([image], self._image_timeout_s)
-        except OutputError:
+        except StorageError:
             raise
         except Exception as error:
             status, message = failure(error)

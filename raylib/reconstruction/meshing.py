@@ -69,7 +69,8 @@ class ReconstructStage:
         )
         self._texturer = Texturer(self._topology, settings.config.max_texture_px)
         self._refiner = Refiner(model, settings.config.fit)
-        self._segmenter = FaceSegmenter() if settings.config.segment else None
+        device = "cuda" if settings.config.gpus_per_actor and torch.cuda.is_available() else "cpu"
+        self._segmenter = FaceSegmenter(device=device) if settings.config.segment else None
         self._encoder = MeshEncoder(self._topology.faces, self._topology.uv)
 
     def rows(self, images: list[AnalysedImage]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from raylib.config import FAILED, STATUSES, ReconstructConfig
-from raylib.errors import ConfigError, OutputError
+from raylib.errors import ConfigError, StorageError
 from raylib.provenance import environment
 from raylib.ray_cluster import join_ray
 from raylib.reconstruction.listing import Inputs
@@ -110,6 +110,8 @@ def config_sha256(config: ReconstructConfig, weights_sha256: str) -> str:
         from raylib.segmentation import shipped_weights
 
         shaping["segmentation"] = hashlib.sha256(shipped_weights().read_bytes()).hexdigest()
+    if config.gpus_per_actor:
+        shaping["gpu"] = True  # networks multiply in bfloat16 there, and labels differ at some borders
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
@@ -136,7 +138,7 @@ def _run_pass(
     from raylib.reconstruction.shards import dataset
 
     join_ray()
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+    cpus = config.cluster_cpus or int(ray.cluster_resources().get("CPU", 1))
     detectors = config.detect_actors or max(1, cpus)
     meshers = config.reconstruct_actors or max(1, cpus)
     size = min(config.images_per_shard, -(-some // detectors))
@@ -168,6 +170,7 @@ def _run_pass(
                 config.image_timeout_s,
             ),
             compute=ActorPoolStrategy(size=meshers),
+            num_gpus=config.gpus_per_actor or None,
             **common,
         )
     )
@@ -185,12 +188,12 @@ def _run_pass(
     return progress
 
 
-def _output_error(error: BaseException | None) -> OutputError | None:
+def _output_error(error: BaseException | None) -> StorageError | None:
     """Returns the output's error that Ray has wrapped, None if something else went wrong."""
     while error is not None:
         cause = getattr(error, "cause", None) or error.__cause__
-        if isinstance(cause, OutputError):
-            return OutputError(str(cause))
+        if isinstance(cause, StorageError):
+            return StorageError(str(cause))
         error = cause
     return None
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from raylib.errors import ConfigError, ImageError, OutputError
+from raylib.errors import ConfigError, ImageError, StorageError
 from raylib.images import EXTENSIONS
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class Location:
         """Writes a file below this folder whole or not at all; an existing one is replaced.
 
         Raises:
-            OutputError: it could not be written after all tries.
+            StorageError: it could not be written after all tries.
         """
         try:
             self._write(relative, content)
@@ -185,7 +185,7 @@ class Location:
 
         Raises:
             ValueError, KeyError: it is no such file, or lacks columns.
-            OutputError: it could not be read after all tries.
+            StorageError: it could not be read after all tries.
         """
         try:
             return self.patiently(lambda: pq.read_table(path, columns=columns, filesystem=self.filesystem))
@@ -194,8 +194,8 @@ class Location:
         except Exception as error:
             raise self._lost("read", error) from None
 
-    def _lost(self, what: str, error: Exception) -> OutputError:
-        return OutputError(
+    def _lost(self, what: str, error: Exception) -> StorageError:
+        return StorageError(
             f"output {self.uri!r} cannot be {what}: {_reason(error)}; the same command goes on where this run stopped"
         )
 
@@ -235,7 +235,7 @@ class Location:
         """Returns the sorted paths of the files with a suffix in a folder below this one, as they are now.
 
         Raises:
-            OutputError: they could not be listed after all tries.
+            StorageError: they could not be listed after all tries.
         """
         folder = self.join(relative)
 
