@@ -1,4 +1,4 @@
-"""The network that corrects landmark fits: at the start it changes nothing, and what it says moves with the picture."""
+"""The network that corrects landmark fits: at first it changes nothing; what it says moves with the picture."""
 
 import copy
 

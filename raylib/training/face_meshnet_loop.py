@@ -82,7 +82,7 @@ def batches(
     photo_share: float,
     seed: tuple[int, int, int],
 ) -> Iterator[tuple[FaceSampleBatch, Bool[Tensor, " b"]]]:
-    """Yields an epoch's batches over the synthetic faces, photographs mixed in, augmented; the next is made meanwhile.
+    """Yields an epoch's augmented batches of synthetic faces and photographs; the next is made meanwhile.
 
     Args:
         synthetic: samples with truth.
@@ -258,7 +258,7 @@ def validate(
     device: torch.device,
     precision: torch.dtype,
 ) -> dict[str, float]:
-    """Returns errors over samples with truth: the network's (`val_`), the fit's (`fit_`), the mean face's (`mean_`)."""
+    """Returns errors over samples with truth: network (`val_`), landmark fit (`fit_`), mean face (`mean_`)."""
     rows: list[dict[str, float]] = []
     sizes: list[int] = []
     model = corrector.model
@@ -283,7 +283,7 @@ def validate(
     return {key: sum(row[key] * n for row, n in zip(rows, sizes, strict=True)) / total for key in rows[0]}
 
 
-def save_checkpoint(state: TrainState, mean_albedo: Tensor, path: Path) -> None:
+def save_checkpoint(state: TrainState, path: Path) -> None:
     """Writes everything that a resumed run needs; the file is complete or absent."""
     partial = path.with_suffix(".partial")
     torch.save(
@@ -291,7 +291,6 @@ def save_checkpoint(state: TrainState, mean_albedo: Tensor, path: Path) -> None:
             "model": state.network.state_dict(),
             "average": state.average.state_dict(),
             "optimizer": state.optimizer.state_dict(),
-            "mean_albedo": mean_albedo,
             "step": state.step,
             "epoch": state.epoch,
             "history": state.history,
@@ -301,12 +300,10 @@ def save_checkpoint(state: TrainState, mean_albedo: Tensor, path: Path) -> None:
     partial.replace(path)
 
 
-def load_checkpoint(state: TrainState, path: Path) -> Tensor:
-    """Puts the state back to what `save_checkpoint` wrote and returns the average albedo."""
+def load_checkpoint(state: TrainState, path: Path) -> None:
+    """Puts the state back to what `save_checkpoint` wrote."""
     saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     state.network.load_state_dict(saved["model"])
     state.average.load_state_dict(saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step, state.epoch, state.history = saved["step"], saved["epoch"], saved["history"]
-    albedo: Tensor = saved["mean_albedo"]
-    return albedo

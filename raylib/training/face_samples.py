@@ -1,7 +1,7 @@
 """Training faces for the network that corrects landmark fits, prepared once and kept in memory-mapped files.
 
 A sample holds what the reconstruction would see of a face (crop, label map, the fit of dlib's landmarks) and, of
-synthetic faces, the truth. Detection, fit and segmentation are the job's own, so that the network learns their errors.
+synthetic faces, the truth. Detection, fit and segmentation are the job's own: the network learns their errors.
 """
 
 from __future__ import annotations
@@ -168,9 +168,8 @@ class SampleMaker:
             "group": np.array([g for _, g, _ in found]),
         }
         for prefix, c in (("fit", fit.camera), ("true", truth)):
-            arrays |= {
-                f"{prefix}_R": c.R, f"{prefix}_T": c.T, f"{prefix}_focal": c.focal_px, f"{prefix}_principal": c.principal_px,
-            }  # fmt: skip
+            parts = {"R": c.R, "T": c.T, "focal": c.focal_px, "principal": c.principal_px}
+            arrays |= {f"{prefix}_{name}": value for name, value in parts.items()}
         return {name: np.asarray(value) for name, value in arrays.items()}
 
     def _landmarks(self, picture: Picture) -> Float[np.ndarray, "68 2"] | None:
@@ -231,8 +230,10 @@ class FaceSamples:
             raise ConfigError(f"samples are looked for in {folder}, expected samples.json and arrays there")
         saved = json.loads(record.read_text())
         if saved["model_sha256"] != model.sha256:
-            raise ConfigError(f"samples in {folder} were made with the face model {saved['model_sha256'][:12]}, expected "
-                              f"{model.sha256[:12]}, {model.name!r}")  # fmt: skip
+            made = saved["model_sha256"][:12]
+            raise ConfigError(
+                f"samples in {folder} were made with the face model {made}, expected {model.sha256[:12]}"
+            )
         self.model, self.count = model, int(saved["count"])
         self._arrays: dict[str, np.ndarray] = {}
         for name, (shape, kind) in _shapes(model).items():
