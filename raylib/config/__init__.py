@@ -7,6 +7,7 @@ from raylib.config.benchmark import (
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkStagesConfig,
     BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",
+    "BenchmarkStagesConfig",
     "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
