@@ -8,6 +8,7 @@ from typing import Any
 
 from raylib.cli import main_with_commands
 from raylib.config import (
+    BenchmarkBucketConfig,
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
@@ -17,7 +18,11 @@ from raylib.config import (
 )
 
 BENCHMARKS = {
-    "reconstruct": (BenchmarkReconstructConfig, "the reconstruction job: time a stage, images a second"),
+    "bucket": (BenchmarkBucketConfig, "the driver's memory over a bucket of very many images"),
+    "reconstruct": (
+        BenchmarkReconstructConfig,
+        "the reconstruction job against a plain loop: time and memory",
+    ),
     "render": (BenchmarkRenderConfig, "our renderer against PyTorch3D"),
     "train": (BenchmarkTrainConfig, "a training step of MeshNet against the same step on PyTorch3D"),
     "stages": (BenchmarkStagesConfig, "the stages of the paper's loss, from finished trainings"),

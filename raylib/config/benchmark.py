@@ -26,24 +26,50 @@ class BenchmarkPicturesConfig:
 
 @dataclass(frozen=True)
 class BenchmarkReconstructConfig:
-    """Timing the reconstruction job: a plain loop over its stages on one core, then the whole job on Ray.
+    """Timing the reconstruction job: a plain loop over its stages on one core, and the whole job on Ray.
 
     Attributes:
-        input: folder of photographs, at least some dozens.
+        input: folder of photographs; if empty, as many as needed are made of the demonstration's portrait.
         work: folder for the results of the measured runs; must not exist.
         output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
-        images: photographs that the plain loop takes.
+        images: photographs that are timed; 16 more warm up.
+        actors: detecting and meshing processes, and cores, of the run that is compared with one of each on one core.
+        rounds: how often everything is timed in turn; medians count.
         detector: face detector; the CNN costs a second for each photograph that it looks at.
     """
 
-    input: str
+    input: str = ""
     work: str = "out/benchmark_reconstruct"
     output: str = "out/benchmark_reconstruct.json"
-    images: int = 48
+    images: int = 240
+    actors: int = 2
+    rounds: int = 3
     detector: DetectorChoice = "hog"
 
     def __post_init__(self) -> None:
+        for name in ("images", "actors", "rounds"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
+class BenchmarkBucketConfig:
+    """The reconstruction job over a bucket of empty images, of which a server on loopback invents the listing.
+
+    Attributes:
+        work: folder for the results of the run; must not exist.
+        output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
+        images: keys in the bucket.
+        images_per_shard: as of the job.
+    """
+
+    work: str = "out/benchmark_bucket"
+    output: str = "out/benchmark_bucket.json"
+    images: int = 200_000
+    images_per_shard: int = 256
+
+    def __post_init__(self) -> None:
         require(self.images >= 1, "images", self.images, "at least 1")
+        require(self.images_per_shard >= 1, "images_per_shard", self.images_per_shard, "at least 1")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from raylib.errors import ConfigError
 from raylib.networks.vgg import load_vgg
 from raylib.ray_cluster import join_ray
 from raylib.templates import load_template
+from raylib.training.face_meshnet_ray import run_face_training
 from raylib.training.meshnet_data import prepare_faces
 from raylib.training.meshnet_loop import (
     MeshTrainState,
@@ -195,6 +196,8 @@ def run_training(config: TrainMeshnetConfig) -> Path:
         ConfigError: data, weights or checkpoints are not what the configuration says.
         StorageError: checkpoints cannot be written any more.
     """
+    if config.network == "meshnet":
+        return run_face_training(config)
     config = _checked(config)
     check_storage(config)
     out = Path(config.out)
