@@ -20,7 +20,7 @@ from test_celebamask import write_palette
 from jobs.demo import write_photographs
 from raylib.segmentation import load_weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 PHOTOGRAPHS = {"fasseg_versions": ["V3"], "fasseg_test": ["V3/01"], "celebamask_test": 2, "celebamask_validation": 2}
 SMALLER = {
@@ -86,6 +86,25 @@ def test_train_unet(laptop):
     record = json.loads((data / "unet" / "run.json").read_text())
     assert record["config"]["num_workers"] == 2 and record["config"]["storage_path"] == str(data / "train")
     assert list((data / "train" / "unet_small").glob("checkpoint_*"))
+
+
+def test_train_meshnet(laptop):
+    cluster, data, settings = laptop
+    cluster.submit(named(build("cpu-small"), "RayJob", "train-meshnet"), settings)
+    record = json.loads((data / "meshnet" / "run.json").read_text())
+    assert record["config"]["num_workers"] == 2 and record["config"]["network"] == "meshnet_paper"
+    assert (data / "meshnet" / "meshnet.safetensors").stat().st_size > 10**6
+    assert list((data / "train" / "meshnet_paper").glob("checkpoint_*"))
+
+
+def test_synthesize(laptop):
+    cluster, data, settings = laptop
+    log = cluster.submit(named(build("cpu-small"), "RayJob", "synthesize"), settings)
+    record = json.loads((data / "synthetic" / "run.json").read_text())
+    assert record["rows"] == 6 and record["config"]["actors"] == 2
+    parts = sorted((data / "synthetic" / "faces").glob("*.parquet"))
+    assert len(parts) == 2 and sum(pq.read_metadata(part).num_rows for part in parts) == 6
+    assert "6 faces in" in log
 
 
 @pytest.fixture(scope="module")
