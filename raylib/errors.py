@@ -9,8 +9,8 @@ class ConfigError(RaylibError):
     """A setting, path or model file is wrong; names the value, what was expected, and where."""
 
 
-class StorageError(RaylibError):
-    """Results cannot be written where they should go: a full disk, a bucket out of reach."""
+class StorageError(RaylibError, OSError):
+    """Results cannot be written where they should go: a full disk, a bucket out of reach; the run can go on later."""
 
 
 class ImageError(RaylibError):

@@ -4,9 +4,11 @@ Imports neither torch nor ray, so that a mistake in a configuration is reported 
 """
 
 from raylib.config.benchmark import (
+    BenchmarkBucketConfig,
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
 from raylib.config.evaluate import (
@@ -14,6 +16,16 @@ from raylib.config.evaluate import (
     EvaluateAppearanceConfig,
     EvaluatePicturesConfig,
     EvaluateShapeConfig,
+)
+from raylib.config.face_meshnet import (
+    FaceLossWeights,
+    FaceMeshNetSettings,
+)
+from raylib.config.meshnet import (
+    LossWeights,
+    MeshnetData,
+    PaperSettings,
+    TrainMeshnetConfig,
 )
 from raylib.config.prior import (
     BuildPriorConfig,
@@ -26,6 +38,9 @@ from raylib.config.reconstruct import (
     FitSettings,
     Privacy,
     ReconstructConfig,
+)
+from raylib.config.report import (
+    ReportConfig,
 )
 from raylib.config.segmentation import (
     EvaluateSegmentationConfig,
@@ -45,9 +60,11 @@ __all__ = [
     "BASELINES",
     "FAILED",
     "STATUSES",
+    "BenchmarkBucketConfig",
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",
+    "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
     "DetectorChoice",
@@ -55,13 +72,20 @@ __all__ = [
     "EvaluatePicturesConfig",
     "EvaluateSegmentationConfig",
     "EvaluateShapeConfig",
+    "FaceLossWeights",
+    "FaceMeshNetSettings",
     "FaceSettings",
     "FitSettings",
+    "LossWeights",
+    "MeshnetData",
+    "PaperSettings",
     "Privacy",
     "ReconstructConfig",
+    "ReportConfig",
     "SegmentationData",
     "SynthesisSettings",
     "SynthesizeConfig",
+    "TrainMeshnetConfig",
     "TrainRun",
     "TrainStage",
     "TrainUnetConfig",

@@ -127,6 +127,18 @@ def load_vgg(source: str, layers: Sequence[str] = LAYERS) -> VggFeatures:
     return VggFeatures(weights, 1 / std, -mean / std, layers)
 
 
+def random_vgg(layers: Sequence[str] = LAYERS) -> VggFeatures:
+    """Returns the same computation with random weights, for timing and tests."""
+    generator = torch.Generator().manual_seed(0)
+    weights, channels = {}, 3
+    for name in _CONVS:
+        width = _BLOCKS[int(name[4]) - 1][1]
+        kernel = torch.randn(width, channels, 3, 3, generator=generator) * (2 / (9 * channels)) ** 0.5
+        weights[name] = (kernel, torch.zeros(width))
+        channels = width
+    return VggFeatures(weights, torch.ones(3), torch.full((3,), -0.5), layers)
+
+
 def _from_caffe(path: Path, layers: Sequence[str]) -> VggFeatures:
     with np.load(path) as arrays:
         try:

@@ -6,26 +6,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from scipy.ndimage import gaussian_filter
 
+from raylib.color import srgb_to_linear
 from raylib.errors import ConfigError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
-
-def to_linear(srgb: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Returns linear light of sRGB values, both 0..1."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def to_srgb(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Returns sRGB values of linear light, both 0..1."""
-    x = np.clip(linear, 0, 1)
-    return np.where(
-        x <= 0.0031308, 12.92 * x, 1.055 * np.power(x, 1 / 2.4, where=x > 0, out=np.zeros_like(x)) - 0.055
-    )
 
 
 def draw_background(
@@ -116,6 +105,6 @@ def _from_picture(rng: np.random.Generator, file: Path, size: int) -> Float[np.n
     crop = picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    linear = to_linear(np.asarray(crop, dtype=np.float32) / 255)
+    linear = srgb_to_linear(torch.from_numpy(np.asarray(crop, dtype=np.float32) / 255)).numpy()
     sigma = float(rng.choice([0.0, 0.01, 0.03])) * size
     return gaussian_filter(linear, (sigma, sigma, 0)) if sigma > 0.3 else linear

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 
+from raylib.color import linear_to_srgb
 from raylib.synthesis.atlas import Atlas
-from raylib.synthesis.background import to_srgb
 from raylib.synthesis.head import Head
 from raylib.synthesis.spectra import skin_table, table_column, table_row
 from raylib.synthesis.texture_kernels import paint
@@ -16,7 +17,7 @@ from raylib.synthesis.texture_kernels import paint
 Rgb = tuple[float, float, float]
 
 EYE_RADIUS_MM = 12.3
-_SRGB = (to_srgb(np.arange(4096) / 4095) * 255 + 0.5).astype(np.uint8)
+_SRGB = (linear_to_srgb(torch.arange(4096) / 4095) * 255).round().byte().numpy()
 _EYE_DEPTH_MM = 8.6  # how far the eyeball's centre lies behind the line between the eye's corners
 
 # Linear RGB of hair from black over brown, red and blond to grey and white.

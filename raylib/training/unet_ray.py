@@ -25,6 +25,7 @@ from raylib.segmentation_metrics import class_scores
 from raylib.training.augmentation import Augmentation
 from raylib.training.curves import draw_curves
 from raylib.training.photo_cache import cache_photos
+from raylib.training.precision import resolve_precision
 from raylib.training.ray_run import (
     Progress,
     absolute,
@@ -32,7 +33,6 @@ from raylib.training.ray_run import (
     from_storage,
     mean_over_workers,
     report,
-    resolve_precision,
     resume,
     run_trainer,
 )
