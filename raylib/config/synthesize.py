@@ -27,7 +27,8 @@ class SynthesisSettings:
         gloss: whether skin and eyes have highlights and light scatters under the skin; false leaves a matte face.
         camera_effects: whether pictures have exposure errors, white balance, blur, noise and JPEG.
         backgrounds: folder of pictures to put behind the heads; drawn ones without.
-        textures: folder of photographs whose faces give skin; see `raylib.synthesis.photo_skin`.
+        textures: output of `jobs/reconstruct.py --refine 60` whose faces give skin; drawn skin without.
+        texture_share: share of people whose skin is from there.
         shots: pictures of the same person, with consecutive seeds.
         shots_differ_in: what changes between them: `everything`, or only the `light`.
     """
@@ -47,6 +48,7 @@ class SynthesisSettings:
     camera_effects: bool = True
     backgrounds: str | None = None
     textures: str | None = None
+    texture_share: float = 0.5
     shots: int = 1
     shots_differ_in: Literal["everything", "light"] = "everything"
 
@@ -65,6 +67,7 @@ class SynthesisSettings:
         require(0 <= self.identity_scale <= 2, "identity_scale", self.identity_scale, "0 to 2")
         require(0 <= self.expressions <= 1, "expressions", self.expressions, "a share from 0 to 1")
         require(self.shadow_directions >= 16, "shadow_directions", self.shadow_directions, "at least 16")
+        require(0 <= self.texture_share <= 1, "texture_share", self.texture_share, "a share from 0 to 1")
         require(self.shots >= 1, "shots", self.shots, "at least 1")
 
     @property

@@ -49,6 +49,7 @@ class Look(NamedTuple):
         oily: strength of highlights.
         gaze: yaw and pitch in degrees.
         down: unit vector of gravity in face space.
+        photo: albedo of the texels from a photograph, or None for drawn skin.
     """
 
     skin: SkinLook
@@ -59,6 +60,7 @@ class Look(NamedTuple):
     oily: float
     gaze: tuple[float, float]
     down: Float[np.ndarray, " 3"]
+    photo: Float[np.ndarray, "n 3"] | None = None
 
 
 class _Samples(NamedTuple):
@@ -135,7 +137,7 @@ class PictureMaker:
         head, n = self.head, self.head.n_face_verts
         normals = head.normals(verts)
         texture = to_texture_bytes(
-            paint_texture(head, self.atlas, look.skin, verts, gaze_vectors(*look.gaze), look.noise_offset)
+            paint_texture(head, self.atlas, look.skin, verts, gaze_vectors(*look.gaze), look.noise_offset, look.photo)
         )
         painted = np.concatenate([_LINEAR[texture[..., :3]], texture[..., 3:].astype(np.float32) / 255], axis=2)
         albedo_face = vertex_albedo(self.atlas, painted)
