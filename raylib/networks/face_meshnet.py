@@ -226,7 +226,8 @@ class FaceMeshNet(nn.Module):
         offsets = subdivide(offsets) + self._offsets(2, y)
         surface = fine.to_verts(self.surface_head(y)).float()
 
-        plain = self.direct(self.direct_features(inputs)).float()
+        # The first fit feature tells a second look from the first: least squares holds for the first only.
+        plain = self.direct(self.direct_features(inputs)).float() * (1 - inputs.fit_features[:, :1])
         pose, identity, expression = (self.coefficient_head(mixed).float() * self._units(plain) + plain).split(
             [6, self.identity_modes, self.expression_modes], dim=1
         )
