@@ -1,4 +1,4 @@
-"""Both evaluations from Parquet to tables and pictures: synthetic faces, and rows as the reconstruction writes them."""
+"""Both evaluations from Parquet to tables and pictures."""
 
 import hashlib
 import json
@@ -119,10 +119,11 @@ def test_appearance_of_rows_against_synthetic_truth(truth, tmp_path):
     def baked(face):
         return (face.appearance.albedo * np.linspace(0.3, 1.2, 2113)[:, None]).astype(np.float32).ravel()
 
+    plain = {"albedo": lambda _: None, "light_sh": lambda _: None, "vertex_colors": baked}
     results = [
         f"oracle={write_rows(tmp_path / 'a', truth)}",
         f"baked={write_rows(tmp_path / 'b', truth, albedo=baked)}",
-        f"colours={write_rows(tmp_path / 'c', truth, albedo=lambda _: None, light_sh=lambda _: None, vertex_colors=baked)}",
+        f"colours={write_rows(tmp_path / 'c', truth, **plain)}",
     ]
     config = EvaluateAppearanceConfig(str(truth), str(tmp_path / "out"), results, landmarks="true", worst=1)
     report = run_appearance(config)

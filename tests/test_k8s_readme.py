@@ -176,7 +176,7 @@ def test_what_is_told_is_there():
     assert set(OVERLAYS) <= table
     assert all(f"- `{name}`" in README for name in OPTIONS)
     for path in re.findall(r"`((?:base|tests|k8s|jobs|components)/[\w./-]+\.\w+)`", README):
-        assert (ROOT / path).exists() or (K8S / path).exists() or path.startswith("jobs/synth"), path
+        assert (ROOT / path).exists() or (K8S / path).exists(), path
     deadline = named(kustomize(K8S / "overlays" / "cpu"), "RayJob", "reconstruct")["spec"]["ttlSecondsAfterFinished"]
     assert deadline == 600 and "ten minutes" in README
 

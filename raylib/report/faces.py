@@ -75,10 +75,20 @@ class FacePacker:
         output: folder of the run.
         topologies: by number of vertices.
         settings: where pictures come from.
+        prefix: what a topology's name begins with on the page.
+        clay: whether thumbnails show the bare shape.
     """
 
-    def __init__(self, output: Location, topologies: Mapping[int, SharedTopology], settings: PictureSettings):
+    def __init__(
+        self,
+        output: Location,
+        topologies: Mapping[int, SharedTopology],
+        settings: PictureSettings,
+        prefix: str,
+        clay: bool,
+    ):
         self._output, self._topologies, self._settings = output, topologies, settings
+        self._prefix, self._clay = prefix, clay
 
     def image(self, rows: Sequence[Mapping[str, Any]]) -> list[FaceEntry]:
         """Returns the entries of the rows of one image, which is read once for all its faces."""
@@ -121,7 +131,9 @@ class FacePacker:
             if texture is not None:
                 texture.thumbnail((self._settings.texture_px, self._settings.texture_px), Image.Resampling.BOX)
                 detail["texture"] = _jpeg(texture, 82)
-        return FaceEntry(thumbnail or _clay_thumbnail(verts, topology), detail)
+        if thumbnail is None or self._clay:
+            thumbnail = _clay_thumbnail(verts, topology)
+        return FaceEntry(thumbnail, detail)
 
     def _mesh(
         self,
@@ -137,7 +149,7 @@ class FacePacker:
         anchors, distances = topology.landmark_fit(verts_px, landmarks)
         stored_texture = row["texture_uri"] and self._settings.stored
         return {
-            "topology": len(verts),
+            "topology": f"{self._prefix}{len(verts)}",
             "mesh": pack_mesh(
                 verts,
                 topology.base_mm,

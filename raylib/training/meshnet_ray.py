@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from raylib.config import TrainMeshnetConfig
 from raylib.datasets.face_set import FaceSet
+from raylib.errors import ConfigError
 from raylib.networks.vgg import load_vgg
 from raylib.ray_cluster import join_ray
 from raylib.templates import load_template
@@ -202,6 +203,9 @@ def run_training(config: TrainMeshnetConfig) -> Path:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     faces = None if config.network == "babymeshnet" else prepare_faces(config.data, config.image_px)
+    if faces is not None and min(map(len, faces)) < config.num_workers:
+        counts = f"{len(faces[0])} faces for training and {len(faces[1])} for validation"
+        raise ConfigError(f"num_workers is {config.num_workers}, expected at most one a face: there are {counts}")
     join_ray(worker_output=True)
     args: dict[str, Any] = {"config": config, "faces": None, "num_train": 1}
     if faces is not None:

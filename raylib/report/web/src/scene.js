@@ -89,7 +89,7 @@ export class FaceScene {
   }
 
   /** Shows a face; colors and light follow by the setters. `anchors` are the landmarks' vertices. */
-  show(mesh, anchors) {
+  show(mesh, anchors, keepCamera = false) {
     this.clear();
     const geometry = new BufferGeometry();
     geometry.setIndex(new BufferAttribute(mesh.faces, 1));
@@ -109,6 +109,7 @@ export class FaceScene {
     })), 3));
     this.dots = new Points(dots, this.dotMaterial);
     this.scene.add(this.face, this.wires, this.dots);
+    if (keepCamera) return;
     this.#bounds(mesh.verts);
     this.reset();
   }

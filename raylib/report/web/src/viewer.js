@@ -29,9 +29,12 @@ const VIEWS = [
 ];
 
 export class Viewer {
-  /** `facts(row)` returns pairs of label and text; `step(row, by)` the next row in the list's order, or null. */
-  constructor({ facts, step, title, links, onclose, onshow }) {
-    Object.assign(this, { facts, step, title, links, onclose, onshow });
+  /**
+   * `facts(row)` returns pairs of label and text; `step(row, by)` the next row in the list's order, or null;
+   * `variants(row)` the same face in several runs, as pairs of label and row.
+   */
+  constructor({ facts, step, title, links, onclose, onshow, variants }) {
+    Object.assign(this, { facts, step, title, links, onclose, onshow, variants });
     this.lamp = { direction: [0.45, 0.45, 0.77], strength: 0.85, ambient: 0.18 };
     this.state = { view: "texture", wires: false, dots: false, overlay: false, shadow: true, estimated: false, opacity: 0.7 };
     this.#build();
@@ -59,10 +62,13 @@ export class Viewer {
     this.factList.replaceChildren(...this.facts(row).flatMap(([name, text]) => [el("dt", { text: name }), el("dd", { text })]));
     this.files.replaceChildren(...this.links(row).map(([label, href]) => el("a", { href, download: true, text: label })));
     this.filesRow.hidden = !this.files.childNodes.length;
+    const variants = this.variants?.(row) ?? [];
+    this.variantButtons.replaceChildren(...variants.map(([label, other], i) => el("button", { type: "button", "data-row": other, "aria-pressed": String(other === row), disabled: other === null, title: other === null ? "this run has no such mesh" : null, onclick: () => this.show(other) }, label, el("kbd", { text: "AB"[i] ?? String(i + 1) }))));
+    this.variantBox.hidden = variants.length < 2;
     for (const [button, by] of [[this.previous, -1], [this.next, 1]]) button.disabled = this.step(row, by) === null;
     this.onshow?.(row);
     try {
-      const detail = (await pack(`faces${place[0]}`))[place[1]];
+      const detail = (await pack(place[0]))[place[1]];
       if (this.row !== row) return; // another one was asked for meanwhile
       if (!detail.mesh) this.#withoutMesh(detail);
       else await this.#withMesh(detail, row);
@@ -90,7 +96,9 @@ export class Viewer {
     this.face = face;
     this.photo.src = detail.photo ? jpeg(detail.photo) : "";
     if (!this.scene) return this.#withoutWebGl();
-    this.scene.show(mesh, detail.anchors.filter((v) => v >= 0));
+    const same = this.variants?.(row).some(([, other]) => other === this.shownRow); // then the camera stays
+    this.scene.show(mesh, detail.anchors.filter((v) => v >= 0), same);
+    this.shownRow = row;
     if (image) this.scene.setTexture(image);
     this.scene.setTransfer(face.free);
     this.#drawMarks();
@@ -300,7 +308,9 @@ export class Viewer {
     this.filesRow = el("div", {}, el("p", { class: "hint", text: "Files of the run, in full resolution:" }), this.files);
     const keys = el("details", {}, el("summary", { text: "Keys" }), el("dl", {}, ...KEYS.flatMap(([key, text]) => [el("dt", {}, el("kbd", { text: key })), el("dd", { text })])));
     const stage = el("div", { class: "stage" }, this.photo, this.canvas, this.marks, this.legend, this.message);
-    const panel = el("div", { class: "panel" },
+    this.variantButtons = el("div", { class: "buttons" });
+    this.variantBox = el("section", { class: "variants", hidden: true }, el("h3", { text: "Run" }), this.variantButtons);
+    const panel = el("div", { class: "panel" }, this.variantBox,
       el("section", {}, el("h3", { text: "View" }), el("div", { class: "buttons" }, ...Object.values(this.viewButtons)), this.whyNot,
         el("div", { class: "buttons" }, ...Object.values(this.toggles)), this.opacityRow),
       this.lightBox,
@@ -339,6 +349,7 @@ export class Viewer {
     else if (key === "o") this.#change({ overlay: !this.state.overlay });
     else if (key === "s") this.#change({ shadow: !this.state.shadow });
     else if (key === "j") this.#go(1);
+    else if ((key === "a" || key === "b") && !this.variantBox.hidden) this.variantButtons.children["ab".indexOf(key)].click();
     else if (key === "k") this.#go(-1);
     else return;
     event.preventDefault();
