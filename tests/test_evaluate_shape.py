@@ -441,6 +441,7 @@ def test_the_landmark_fit_beats_the_mean_face():
     for figure in ("vertex_mm", "pose_deg", "landmark_nme"):
         assert report[figure]["ratio"]["value"] < 0.75, figure
     assert report["pose_deg"]["value"] < 3
+    assert {band: m["faces"] for band, m in report["by_yaw"].items()} == {"0 to 15": 1, "15 to 35": 2, "35 to 90": 1}
     assert report["landmark_nme"]["value"] < 0.02
 
 
