@@ -185,7 +185,7 @@ def _make(
     from ray.data import ActorPoolStrategy
 
     join_ray()
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+    cpus = config.cluster_cpus or int(ray.cluster_resources().get("CPU", 1))
     actors = min(config.actors or max(1, cpus), len(missing))
     if actors * config.cpus_per_actor > cpus:
         raise ConfigError(

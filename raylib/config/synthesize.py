@@ -90,6 +90,7 @@ class SynthesizeConfig:
         rows_per_part: pictures in a Parquet file.
         actors: processes; 0 takes one a CPU.
         cpus_per_actor: logical CPUs that each reserves; below one leaves room for Ray's own tasks.
+        cluster_cpus: CPUs that the cluster may grow to where an autoscaler adds machines; 0 for those that it has.
         image_format: `png`, or `jpeg` with quality 95, which is a fifth of the size.
         store_maps: whether rows carry normals, depth and the picture before camera effects.
         contact_sheet: pictures on the contact sheet, 0 for none.
@@ -107,6 +108,7 @@ class SynthesizeConfig:
     rows_per_part: int = 100
     actors: int = 0
     cpus_per_actor: float = 0.8
+    cluster_cpus: int = 0
     image_format: Literal["png", "jpeg"] = "png"
     store_maps: bool = True
     contact_sheet: int = 40
@@ -120,6 +122,7 @@ class SynthesizeConfig:
         require(self.first >= 0, "first", self.first, "0 or more")
         require(self.rows_per_part >= 1, "rows_per_part", self.rows_per_part, "at least 1")
         require(self.actors >= 0, "actors", self.actors, "0 or more")
+        require(self.cluster_cpus >= 0, "cluster_cpus", self.cluster_cpus, "0 or more")
         require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
         require(self.contact_sheet >= 0, "contact_sheet", self.contact_sheet, "0 or more")
         require(self.progress_every_s > 0, "progress_every_s", self.progress_every_s, "more than 0 seconds")

@@ -152,6 +152,13 @@ def _fill_lists(part, parts, boxes, order, first_face, n_faces, tile_columns, n_
                     cursor[tile] += 1
 
 
+def unusable_face(mesh: int, face: int, corners: NDArray[np.float32]) -> RaylibError:
+    """Returns the error about a face whose vertices (3, 3) are not usable numbers."""
+    return RaylibError(
+        f"face {face} of mesh {mesh} has the vertices {corners.tolist()} (x, y, depth), expected finite numbers"
+    )
+
+
 def bin_faces(
     face_verts: NDArray[np.float32],
     first_face: NDArray[np.int64],
@@ -186,10 +193,7 @@ def bin_faces(
     if bad_face.max() >= 0:
         face = int(bad_face.max())
         image = int(np.searchsorted(first_face, face, side="right")) - 1
-        raise RaylibError(
-            f"face {face - int(first_face[image])} of mesh {image} has the vertices "
-            f"{face_verts[face].reshape(3, 3).tolist()} (x, y, depth), expected finite numbers"
-        )
+        raise unusable_face(image, face - int(first_face[image]), face_verts[face].reshape(3, 3))
     tile_columns, tile_rows = -(-len(columns) // TILE), -(-len(rows) // TILE)
     n_tiles = tile_columns * tile_rows
     parts = min(threads, len(first_face)) or 1

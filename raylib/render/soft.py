@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
 from raylib.camera import Camera
 from raylib.errors import ConfigError
 from raylib.lighting import Light, shade
-from raylib.mesh import vertex_normals
 from raylib.parallel import run_parts, thread_count
-from raylib.render.binning import bin_faces
+from raylib.render.binning import unusable_face
 from raylib.render.interface import choose_backend
-from raylib.render.soft_grad_kernels import add_corners, soft_backward
-from raylib.render.soft_kernels import MIN_BACKGROUND, soft_forward
+from raylib.render.normals import fast_vertex_normals
+from raylib.render.soft_grad_kernels import N_GRAD_PLANES, prepare_gradients, soft_backward
+from raylib.render.soft_kernels import LANES, MIN_BACKGROUND, N_PLANES, face_boxes, soft_forward
 
 _REACH = math.log(1 / 1e-4 - 1)
 """A face reaches as far as its coverage is above 1e-4: squared distance over sigma."""
@@ -82,109 +83,83 @@ class RenderedImage:
 
 
 class _SoftBlend(torch.autograd.Function):
-    """Blends attributes of face corners: (b, v, 3) pixels and depth -> (b, h, w, C + 2)."""
+    """Blends attributes of vertices and of face corners: (b, v, 3) pixels and depth -> color, share, alpha."""
 
     @staticmethod
-    def forward(ctx: Any, verts: Tensor, attributes: Tensor, faces: Tensor, settings: SoftSettings) -> Tensor:
-        n_images, n_faces, n_channels = len(verts), len(faces), attributes.shape[3]
+    def forward(
+        ctx: Any, verts: Tensor, values: Tensor, face_uv: Tensor, faces: Tensor, settings: SoftSettings
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n_images, n_faces = len(verts), len(faces)
         height, width = settings.image_size
-        corners = faces.numpy()
-        turned = verts.detach().numpy() * np.array([-1.0, -1.0, 1.0], np.float32)
-        face_verts = np.take(turned, corners, axis=1).reshape(n_images * n_faces, 9)
-        packed = attributes.detach().contiguous().numpy().reshape(n_images * n_faces, 3 * n_channels)
-        columns = -(np.arange(width, dtype=np.float32) + np.float32(0.5))
-        rows = -(np.arange(height, dtype=np.float32) + np.float32(0.5))
-        first_face = np.arange(n_images, dtype=np.int64) * n_faces
-        nearest = face_verts[:, 2::3].min(axis=1).reshape(n_images, n_faces)
-        order = (np.argsort(nearest, axis=1, kind="stable") + first_face[:, None]).astype(np.int32).reshape(-1)
+        n_channels = values.shape[2] + face_uv.shape[2]
+        scene = tuple(t.detach().contiguous().numpy() for t in (verts, values, face_uv, faces))
         threads = thread_count()
-        reach = _REACH * settings.sigma_px2
-        counts = np.full(n_images, n_faces, np.int64)
-        grid = bin_faces(face_verts, first_face, counts, columns, rows, reach, False, threads, order)
-        out = np.empty((n_images, height, width, n_channels + 2), np.float32)
-        aux = np.empty((n_images, height, width, 3), np.float32)
-        scene = (face_verts, packed, grid.boxes, grid.face_lists, grid.offsets, columns, rows)
+        reach2 = np.float32(_REACH * settings.sigma_px2)
+        boxes = np.empty((n_images * n_faces, 4), np.int32)
+        bad_face = np.full(threads, -1, np.int64)
+        run_parts(face_boxes, threads, scene[0], scene[3], np.sqrt(reach2), height, width, boxes, bad_face)
+        if bad_face.max() >= 0:
+            image, face = divmod(int(bad_face.max()), n_faces)
+            raise unusable_face(image, face, scene[0][image, scene[3][face]])
         one_sided = settings.composite == "over"
-        softness = (np.float32(reach), np.float32(settings.sigma_px2), np.float32(settings.gamma), one_sided)
-        tiles = (n_images, grid.tile_columns, grid.tile_rows)
-        run_parts(soft_forward, threads, *scene, *softness, np.float32(settings.z_far), *tiles, out, aux)
-        ctx.scene, ctx.softness, ctx.tiles, ctx.aux, ctx.corners = scene, softness, tiles, aux, corners
-        result = torch.from_numpy(out)
-        ctx.save_for_backward(result)
-        ctx.shapes = verts.shape, attributes.shape
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (result,) = ctx.saved_tensors
-        verts_shape, attributes_shape = ctx.shapes
-        face_verts, packed = ctx.scene[:2]
-        threads, n_images = thread_count(), ctx.tiles[0]
-        by_image = n_images >= threads
-        copies = 1 if by_image else threads
-        grad_faces = np.zeros((copies, *face_verts.shape), np.float32)
-        grad_attributes = np.zeros((copies, *packed.shape), np.float32)
+        softness = (reach2, np.float32(settings.sigma_px2), np.float32(settings.gamma), one_sided)
+        z_far = np.float32(settings.z_far)
+        bands = _even_bands(boxes, n_images * height, threads)
+        planes = np.empty((n_images * height, N_PLANES + n_channels, width + LANES), np.float32)
+        color = torch.empty(n_images, height, width, n_channels)
+        share, alpha = torch.empty(n_images, height, width), torch.empty(n_images, height, width)
         run_parts(
-            soft_backward, threads, *ctx.scene, *ctx.softness, *ctx.tiles, by_image, result.numpy(), ctx.aux,
-            grads[0].contiguous().numpy(), grad_faces, grad_attributes,
+            soft_forward, threads, *scene, boxes, bands, height, width, *softness, z_far, planes,
+            color.view(-1, width, n_channels).numpy(), share.view(-1, width).numpy(), alpha.view(-1, width).numpy(),
         )  # fmt: skip
-        grad_verts = np.zeros(verts_shape, np.float32)
-        add_corners(grad_faces[0] if by_image else grad_faces.sum(0), ctx.corners, n_images, grad_verts)
-        grad_verts *= np.array([-1.0, -1.0, 1.0], np.float32)
-        total = grad_attributes[0] if by_image else grad_attributes.sum(0)
-        return torch.from_numpy(grad_verts), torch.from_numpy(total).view(attributes_shape), None, None
-
-
-class _GatherCorners(torch.autograd.Function):
-    """Takes values of vertices to the corners of faces; torch's own backward of indexing is ten times slower."""
+        ctx.scene, ctx.boxes, ctx.softness, ctx.z_far, ctx.planes = scene, boxes, softness, z_far, planes
+        ctx.set_materialize_grads(False)
+        return color, share, alpha
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, faces: Tensor) -> Tensor:
-        ctx.faces, ctx.shape = faces, values.shape
-        return torch.from_numpy(np.take(values.detach().numpy(), faces.numpy(), axis=1))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        n_images, _, n_channels = ctx.shape
-        total = np.zeros(ctx.shape, np.float32)
-        corners = grads[0].contiguous().numpy().reshape(-1, 3 * n_channels)
-        add_corners(corners, ctx.faces.numpy(), n_images, total)
-        return torch.from_numpy(total), None
-
-
-class _SumAtVerts(torch.autograd.Function):
-    """Adds values of the corners of faces up at their vertices: the adjoint of `_GatherCorners`."""
-
-    @staticmethod
-    def forward(ctx: Any, corners: Tensor, faces: Tensor, n_verts: int) -> Tensor:
-        ctx.faces = faces
-        n_images, n_channels = corners.shape[0], corners.shape[3]
-        total = np.zeros((n_images, n_verts, n_channels), np.float32)
-        add_corners(corners.detach().contiguous().numpy().reshape(-1, 3 * n_channels), faces.numpy(), n_images, total)
-        return torch.from_numpy(total)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return torch.from_numpy(np.take(grads[0].numpy(), ctx.faces.numpy(), axis=1)), None, None
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        threads, planes, (verts, values, _, _) = thread_count(), ctx.planes, ctx.scene
+        height = len(planes) // len(verts)
+        width = planes.shape[2] - LANES
+        of_color, of_share, of_alpha = (
+            np.empty((0,) * n, np.float32) if g is None else g.contiguous().numpy().reshape(len(planes), *shape)
+            for g, n, shape in zip(
+                grads, (3, 2, 2), ((width, planes.shape[1] - N_PLANES), (width,), (width,)), strict=True
+            )
+        )
+        _, _, gamma, _ = ctx.softness
+        grad_planes = np.empty((len(planes), N_GRAD_PLANES + planes.shape[1] - N_PLANES, planes.shape[2]), np.float32)
+        run_parts(prepare_gradients, threads, gamma, ctx.z_far, planes, of_color, of_share, of_alpha, grad_planes)
+        grad_verts = np.zeros((threads, *verts.shape), np.float32)
+        grad_values = np.zeros((threads, *values.shape), np.float32)
+        run_parts(
+            soft_backward, threads, *ctx.scene, ctx.boxes, height, *ctx.softness, planes, grad_planes, grad_verts,
+            grad_values,
+        )  # fmt: skip
+        totals = [g[0] if threads == 1 else g.sum(0) for g in (grad_verts, grad_values)]
+        return torch.from_numpy(totals[0]), torch.from_numpy(totals[1]), None, None, None
 
 
-def fast_vertex_normals(verts: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b v 3"]:
-    """Returns the normals of `mesh.vertex_normals`, on the CPU by kernels whose gradient is ten times faster."""
-    if verts.device.type != "cpu":
-        return vertex_normals(verts, faces)
-    a, b, c = _GatherCorners.apply(verts, faces).unbind(2)
-    cross = torch.linalg.cross(b - a, c - a)[:, :, None]
-    return normalize(_SumAtVerts.apply(cross.expand(-1, -1, 3, -1), faces, verts.shape[1]), dim=2)
+def _even_bands(boxes: NDArray[np.int32], n_rows: int, parts: int) -> NDArray[np.int64]:
+    """First rows of bands in which boxes cover equally many pixels, and the number of rows."""
+    widths = boxes[:, 1] - boxes[:, 0] + 1
+    begin, end = (np.bincount(rows, widths, n_rows + 1) for rows in (boxes[:, 2], boxes[:, 3] + 1))
+    done = np.cumsum(np.cumsum(begin - end)[:n_rows])
+    inner = np.searchsorted(done, done[-1] * np.arange(1, parts) / parts)
+    return np.concatenate([[0], inner, [n_rows]]).astype(np.int64)
 
 
-def _blend_fragments(verts: Tensor, attributes: Tensor, faces: Tensor, settings: SoftSettings) -> Tensor:
+def _blend_fragments(
+    verts: Tensor, values: Tensor, face_uv: Tensor, faces: Tensor, settings: SoftSettings
+) -> tuple[Tensor, Tensor, Tensor]:
     """The same picture from PyTorch3D's fragments: the formula at the top of `soft_kernels`, K faces a pixel."""
     from raylib.render.pytorch3d_backend import rasterize_pixel_verts
 
     reach = _REACH * settings.sigma_px2
     fragments = rasterize_pixel_verts(verts, faces, settings.image_size, reach, settings.faces_per_pixel)
     hit = fragments.pix_to_face >= 0
-    packed = attributes.reshape(-1, 3, attributes.shape[3])
+    attributes = torch.cat([values[:, faces], face_uv.expand(len(verts), -1, -1, -1)], dim=-1)
+    packed = attributes.flatten(0, 1)
     corners = packed[fragments.pix_to_face.clamp(min=0)]
     values = (corners * fragments.bary_coords[..., None]).sum(-2) * hit[..., None]
     prob = torch.sigmoid(-fragments.dists / settings.sigma_px2)
@@ -197,8 +172,8 @@ def _blend_fragments(verts: Tensor, attributes: Tensor, faces: Tensor, settings:
     background = torch.exp((nearest - settings.z_far) / settings.gamma).clamp(min=MIN_BACKGROUND)
     total = weight.sum(-1, keepdim=True) + background
     blended = (weight[..., None] * values).sum(-2) / total
-    alpha = 1 - (1 - prob).prod(-1, keepdim=True)
-    return torch.cat([blended, background / total, alpha], dim=-1)
+    alpha = 1 - (1 - prob).prod(-1)
+    return blended, (background / total)[..., 0], alpha
 
 
 class SoftRenderer:
@@ -264,14 +239,14 @@ class SoftRenderer:
             parts["shading"] = light.diffuse(verts, normals, transfer)
         layers = self._blend(verts, camera, parts)
         color = self._color(layers, light, texture, eye)
-        return self._composite(color, layers["share"], layers["alpha"][..., 0], background)
+        return self._composite(color, layers["share"], layers["alpha"], background)
 
     def blend(
         self, verts: Float[Tensor, "b v 3"], camera: Camera, attributes: Float[Tensor, "b v c"]
     ) -> tuple[Float[Tensor, "b h w c"], Float[Tensor, "b h w"]]:
         """Returns attributes of the vertices blended over the pixels, zero where no face reaches, and coverage."""
         layers = self._blend(verts, camera, {"attributes": attributes}, with_uv=False)
-        return layers["attributes"], layers["alpha"][..., 0]
+        return layers["attributes"], layers["alpha"]
 
     def _blend(
         self, verts: Tensor, camera: Camera, parts: dict[str, Tensor], with_uv: bool = True
@@ -284,23 +259,21 @@ class SoftRenderer:
         pixels = in_camera[..., :2] / divisor * camera.focal_px[:, None, None] + camera.principal_px[:, None]
         pixel_verts = torch.cat([pixels, depth], dim=-1)
         names, sizes = list(parts), [part.shape[-1] for part in parts.values()]
+        values = torch.cat(list(parts.values()), dim=-1) if parts else verts[..., :0]
+        if self.face_uv is None or not with_uv:
+            face_uv = verts.new_empty(len(self.faces), 3, 0)
+        else:
+            names, sizes, face_uv = [*names, "uv"], [*sizes, 2], self.face_uv
         fused = choose_backend(verts.device, self.settings.backend) == "numba"
-        corners = []
-        if parts:
-            values = torch.cat(list(parts.values()), dim=-1)
-            corners.append(_GatherCorners.apply(values, self.faces) if fused else values[:, self.faces])
-        if with_uv and self.face_uv is not None:
-            names, sizes = [*names, "uv"], [*sizes, 2]
-            corners.append(self.face_uv.expand(len(verts), -1, -1, -1))
-        attributes = torch.cat(corners, dim=-1)
         blend = _SoftBlend.apply if fused else _blend_fragments
-        image = blend(pixel_verts, attributes, self.faces, self.settings)
-        layers = dict(zip([*names, "share", "alpha"], image.split([*sizes, 1, 1], dim=-1), strict=True))
+        color, share, alpha = blend(pixel_verts, values, face_uv, self.faces, self.settings)
+        layers = dict(zip(names, color.split(sizes, dim=-1), strict=True)) if len(sizes) > 1 else {names[0]: color}
+        layers |= {"share": share[..., None], "alpha": alpha}
         # Attributes of the surface alone: the background's share weighs as little as 1e-10, save where nothing is.
-        covered = (1 - layers["share"]).clamp(min=1e-6)
-        for name in ("normals", "points", "transfer", "uv"):
-            if name in layers:
-                layers[name] = layers[name] / covered
+        of_surface = [name for name in ("normals", "points", "transfer", "uv") if name in layers]
+        if of_surface:
+            covered = (1 - layers["share"]).clamp(min=1e-6)
+            layers |= {name: layers[name] / covered for name in of_surface}
         return layers
 
     def _color(self, layers: dict[str, Tensor], light: Light | None, texture: Tensor | None, eye: Tensor) -> Tensor:
@@ -327,11 +300,10 @@ class SoftRenderer:
         return color.reshape(shape) * covered
 
     def _composite(self, color: Tensor, share: Tensor, alpha: Tensor, background: Tensor | None) -> RenderedImage:
-        behind = color.new_zeros(3) if background is None else background
         if self.settings.composite == "softmax":
-            return RenderedImage(color + share * behind, alpha)
-        surface = color / (1 - share).clamp(min=1e-6)
-        return RenderedImage(alpha[..., None] * surface + (1 - alpha[..., None]) * behind, alpha)
+            return RenderedImage(color if background is None else color + share * background, alpha)
+        surface = alpha[..., None] * (color / (1 - share).clamp(min=1e-6))
+        return RenderedImage(surface if background is None else surface + (1 - alpha[..., None]) * background, alpha)
 
     def with_settings(self, **changes: Any) -> SoftRenderer:
         """Returns a renderer of the same topology with some settings changed."""

@@ -1,10 +1,16 @@
-"""The soft renderer's backward pass: gradients of the blended picture to the vertices and attributes of the faces.
+"""The soft renderer's backward pass: gradients of the blended picture to the vertices and their attributes.
 
-Each hit is recomputed, a face's gradients are summed in registers over a tile, and scattered once per face and tile.
+Each hit is recomputed and a face's gradients are summed over its whole box before they are scattered, once a face.
 With E = exp(-(z - z_min) / gamma) / (sum of weights + delta), O the pixel's colour and g the incoming gradients:
 
     dL/dp = E (g . (a - O) - g_share share)         dL/dz = -p dL/dp / gamma           dL/da = g p E
     dL/dd = (dL/dp + g_alpha product of the other (1 - p)) dp/dd
+
+What does not depend on the face is prepared once a pixel: g . O + g_share share, and g_alpha times the product of all
+(1 - p). As a = sum of b_k a_k over the corners, g . a_k serves a, the coordinates b_k and the depth alike.
+
+The edge functions are linear in the pixel, so that their gradients to the corners follow, once a face, from three
+sums each: of the gradient D, of D x and of D y.
 """
 
 from __future__ import annotations
@@ -13,282 +19,303 @@ import numpy as np
 from numba import njit
 
 from raylib.parallel import KERNEL
-from raylib.render.binning import TILE
 from raylib.render.soft_kernels import (
-    BARY0,
-    BARY1,
-    BARY2,
-    CLEAR,
-    DEPTH,
+    CLEAR_PLANE,
     FAR,
-    NEAREST,
-    PROB,
-    SCALE,
+    LANES,
+    N_PLANES,
+    NEAREST_PLANE,
+    NEGLIGIBLE_EXPONENT,
     SOFT_KERNEL,
-    TOTAL,
-    WEIGHT,
-    X,
+    TOTAL_PLANE,
+    add_products,
+    add_scaled,
+    background_weight,
+    copy_lanes,
+    coverage,
     fast_exp,
-    row_coverage,
-    row_is_hidden,
+    load_corners,
+    load_face,
+    runs_beyond,
+    start_run,
 )
 
 _ZERO, _HALF, _ONE, _TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
 _MIN_CLEAR = np.float32(1e-7)
-_MIN_EDGE_SQUARED = np.float32(1e-20)
+_OPAQUE = np.float32(1e-7)  # product of (1 - p) below which a face far behind does not change alpha
 
-# Offsets of a row's quantities beyond those of the forward pass; nine gradients of the corners, then those of the
-# attributes, then colours and their incoming gradients.
-_SHARE, _G_ALPHA, _DOT, _G0, _G1, _G2, _OUT = 88, 96, 104, 112, 120, 128, 136
-_N_VERTS = 9
+# Lines of a row of pixels in the planes of the gradients; the gradients of the attributes follow.
+_BEYOND_PLANE, _MEAN_PLANE, _ALPHA_PLANE, N_GRAD_PLANES = 0, 1, 2, 3
 
-
-@njit(**SOFT_KERNEL)
-def _hit_weights(row, inv_gamma, lanes):
-    """Weights of a face's hits in the finished picture; clears the sums over channels."""
-    for i in range(lanes):
-        behind = (row[NEAREST + i] - row[DEPTH + i]) * inv_gamma
-        share = fast_exp(behind if behind < _ZERO else _ZERO) * row[TOTAL + i]
-        share = share if row[DEPTH + i] < FAR else _ZERO
-        row[SCALE + i] = share
-        row[WEIGHT + i] = share * row[PROB + i]
-        row[_DOT + i] = -row[_SHARE + i]
-        row[_G0 + i] = _ZERO
-        row[_G1 + i] = _ZERO
-        row[_G2 + i] = _ZERO
+# Offsets of a run's quantities: of the pixels, of the hits.
+_NEAREST, _TOTAL, _MEAN, _ALPHA, _BEYOND = 0, 8, 16, 24, 32
+_PROB, _FADE, _WEIGHT, _BARY0, _BARY1, _BARY2, _WEIGHT0, _WEIGHT1, _WEIGHT2 = 40, 48, 56, 64, 72, 80, 88, 96, 104
+_SCALE, _T0, _T1, _T2, _G0, _G1, _G2 = 112, 120, 128, 136, 144, 152, 160
+_AWAY_X, _AWAY_Y, _SHARE1, _SHARE2, _SIDE = 168, 176, 184, 192, 200
+_SUMS = 208  # what a face gathers: 18 sums for the vertices, then three an attribute
+_N_VERT_SUMS = 18
 
 
 @njit(**SOFT_KERNEL)
-def _channel_gradient(row, color, grad_color, out0, out1, out2, a0, a1, a2, lanes):
-    """One attribute's gradients to the face's corners, its weights and its barycentric coordinates."""
-    for i in range(lanes):
-        k = np.uint64(i)  # unsigned: an index that might be negative does not vectorise
-        g = row[grad_color + k]
-        value = row[BARY0 + i] * a0 + row[BARY1 + i] * a1 + row[BARY2 + i] * a2
-        h = g * row[WEIGHT + i]
-        row[_DOT + i] += g * (value - row[color + k])
-        row[_G0 + i] += h * a0
-        row[_G1 + i] += h * a1
-        row[_G2 + i] += h * a2
-        row[out0 + k] = h * row[BARY0 + i]
-        row[out1 + k] = h * row[BARY1 + i]
-        row[out2 + k] = h * row[BARY2 + i]
+def _to_segment(qx, qy, dx, dy, t):
+    """From the nearest point of the segment to the point, squared length and share along the segment."""
+    t = t if t > _ZERO else _ZERO
+    t = t if t < _ONE else _ONE
+    x, y = qx - t * dx, qy - t * dy
+    return x, y, x * x + y * y, t
 
 
 @njit(**SOFT_KERNEL)
-def _vertex_gradient(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, y, inv_sigma, inv_gamma, one_sided):
-    """Gradients of a face's hits to the coordinates of its corners."""
-    ax, ay, bx, by, cx, cy = x1 - x0, y1 - y0, x2 - x0, y2 - y0, x2 - x1, y2 - y1
-    sign = _ONE if bx * ay - by * ax > _ZERO else -_ONE
-    inv_z0, inv_z1, inv_z2 = _ONE / z0, _ONE / z1, _ONE / z2
-    s0, s1, s2 = sign * inv_z0, sign * inv_z1, sign * inv_z2
-    inv_a = _ONE / max(ax * ax + ay * ay, _MIN_EDGE_SQUARED)
-    inv_b = _ONE / max(bx * bx + by * by, _MIN_EDGE_SQUARED)
-    inv_c = _ONE / max(cx * cx + cy * cy, _MIN_EDGE_SQUARED)
-    for i in range(TILE):
-        x = row[X + i]
-        e0 = (x - x1) * cy - (y - y1) * cx
-        e1 = (y - y2) * bx - (x - x2) * by
-        e2 = (x - x0) * ay - (y - y0) * ax
-        t0, t1, t2 = e0 * s0, e1 * s1, e2 * s2
-        in0, in1, in2 = t0 > _ZERO, t1 > _ZERO, t2 > _ZERO
-        inside = in0 & in1 & in2
-        scale = _ONE / ((t0 if in0 else _ZERO) + (t1 if in1 else _ZERO) + (t2 if in2 else _ZERO))
-        prob = row[PROB + i]
-        hit = prob > _ZERO
-        grad_prob = row[SCALE + i] * row[_DOT + i]
-        grad_depth = -prob * grad_prob * inv_gamma
+def _run_hits(run, face, starts, steps, qx, qy, last, reach2, inv_sigma, inv_gamma, one_sided):
+    """Weights of a face in the finished picture, and what their derivatives need; tells whether there is any hit."""
+    ax, ay, bx, by, cx, cy, _, _, _, _, _, _, z0, z1, z2 = face
+    any_hit = False
+    for i in range(LANES):
+        step = np.float32(i)
+        x = qx + step
+        t0, t1, t2 = starts[0] + step * steps[0], starts[1] + step * steps[1], starts[2] + step * steps[2]
+        inside = (t0 > _ZERO) & (t1 > _ZERO) & (t2 > _ZERO)
+        t0 = t0 if t0 > _ZERO else _ZERO
+        t1 = t1 if t1 > _ZERO else _ZERO
+        t2 = t2 if t2 > _ZERO else _ZERO
+        scale = _ONE / (t0 + t1 + t2)
+        c0, c1, c2 = t0 * scale, t1 * scale, t2 * scale
+        a_x, a_y, dist_a, t_a = _to_segment(x, qy, ax, ay, starts[3] + step * steps[3])
+        b_x, b_y, dist_b, t_b = _to_segment(x, qy, bx, by, starts[4] + step * steps[4])
+        c_x, c_y, dist_c, t_c = _to_segment(x - ax, qy - ay, cx, cy, starts[5] + step * steps[5])
+        use_a = (dist_a <= dist_b) & (dist_a <= dist_c)
+        use_b = dist_b <= dist_c  # where a is not the nearest
+        dist = dist_a if use_a else (dist_b if use_b else dist_c)
+        hit = (i <= last) & (inside | (dist < reach2))
+        any_hit |= hit
+        prob = coverage(dist, inside, inv_sigma, one_sided)
+        behind = (run[_NEAREST + i] - (c0 * z0 + c1 * z1 + c2 * z2)) * inv_gamma
+        fade = fast_exp(behind if behind < _ZERO else _ZERO) * run[_TOTAL + i]
+        weight = fade * prob
+        run[_PROB + i] = prob if hit else _ZERO
+        run[_FADE + i] = fade if hit else _ZERO
+        run[_WEIGHT + i] = weight if hit else _ZERO
+        run[_BARY0 + i] = c0 if hit else _ZERO
+        run[_BARY1 + i] = c1 if hit else _ZERO
+        run[_BARY2 + i] = c2 if hit else _ZERO
+        run[_WEIGHT0 + i] = weight * c0 if hit else _ZERO
+        run[_WEIGHT1 + i] = weight * c1 if hit else _ZERO
+        run[_WEIGHT2 + i] = weight * c2 if hit else _ZERO
+        run[_SCALE + i] = scale if hit else _ZERO
+        run[_T0 + i], run[_T1 + i], run[_T2 + i] = t0, t1, t2
+        run[_G0 + i], run[_G1 + i], run[_G2 + i] = _ZERO, _ZERO, _ZERO
+        run[_AWAY_X + i] = a_x if use_a else (b_x if use_b else c_x)
+        run[_AWAY_Y + i] = a_y if use_a else (b_y if use_b else c_y)
+        run[_SHARE1 + i] = t_a if use_a else (_ZERO if use_b else _ONE - t_c)
+        run[_SHARE2 + i] = _ZERO if use_a else (t_b if use_b else t_c)
+        run[_SIDE + i] = _TWO if inside else -_TWO
+    return any_hit
+
+
+@njit(**SOFT_KERNEL)
+def _add_vertex_gradient(run, face, qx, qy, inv_sigma, inv_gamma, one_sided):
+    """The gradients of a run's hits to coordinates and distance, into a face's sums for its vertices."""
+    z0, z1, z2 = face[12], face[13], face[14]
+    for i in range(LANES):
+        prob, weight = run[_PROB + i], run[_WEIGHT + i]
+        c0, c1, c2 = run[_BARY0 + i], run[_BARY1 + i], run[_BARY2 + i]
+        g0, g1, g2 = run[_G0 + i], run[_G1 + i], run[_G2 + i]
+        dot = c0 * g0 + c1 * g1 + c2 * g2 - run[_MEAN + i]
+        grad_prob = run[_FADE + i] * dot
+        grad_depth = -weight * dot * inv_gamma
         # d alpha / d p is the product of the others' (1 - p); two-sided, it cancels against dp/dd.
         if one_sided:
             clearance = _ONE - prob
-            others = row[CLEAR + i] / (clearance if clearance > _MIN_CLEAR else _MIN_CLEAR)
-            slope = _ZERO if inside else prob * (_ONE - _HALF * prob)
-            grad_dist = -slope * inv_sigma * (others * row[_G_ALPHA + i] + grad_prob)
+            others = run[_ALPHA + i] / (clearance if clearance > _MIN_CLEAR else _MIN_CLEAR)
+            slope = _ZERO if run[_SIDE + i] > _ZERO else prob * (_ONE - _HALF * prob)
+            grad_dist = slope * inv_sigma * (others + grad_prob)
         else:
-            grad_dist = -prob * inv_sigma * (row[CLEAR + i] * row[_G_ALPHA + i] + (_ONE - prob) * grad_prob)
+            grad_dist = prob * inv_sigma * (run[_ALPHA + i] + (_ONE - prob) * grad_prob)
 
         # Coordinates: divided by depth, clipped at zero, normalised.
-        c0, c1, c2 = row[BARY0 + i], row[BARY1 + i], row[BARY2 + i]
-        g0 = row[_G0 + i] + grad_depth * z0
-        g1 = row[_G1 + i] + grad_depth * z1
-        g2 = row[_G2 + i] + grad_depth * z2
+        g0 = weight * g0 + grad_depth * z0
+        g1 = weight * g1 + grad_depth * z1
+        g2 = weight * g2 + grad_depth * z2
         mean = g0 * c0 + g1 * c1 + g2 * c2
-        g0 = (g0 - mean) * scale * s0 if in0 & hit else _ZERO
-        g1 = (g1 - mean) * scale * s1 if in1 & hit else _ZERO
-        g2 = (g2 - mean) * scale * s2 if in2 & hit else _ZERO
+        d0 = (g0 - mean) * run[_SCALE + i] if run[_T0 + i] > _ZERO else _ZERO
+        d1 = (g1 - mean) * run[_SCALE + i] if run[_T1 + i] > _ZERO else _ZERO
+        d2 = (g2 - mean) * run[_SCALE + i] if run[_T2 + i] > _ZERO else _ZERO
+        x = qx + np.float32(i)
+        run[_SUMS + i] += d0
+        run[_SUMS + 8 + i] += d1
+        run[_SUMS + 16 + i] += d2
+        run[_SUMS + 24 + i] += d0 * x
+        run[_SUMS + 32 + i] += d1 * x
+        run[_SUMS + 40 + i] += d2 * x
+        run[_SUMS + 48 + i] += d0 * qy
+        run[_SUMS + 56 + i] += d1 * qy
+        run[_SUMS + 64 + i] += d2 * qy
+        run[_SUMS + 72 + i] += grad_depth * c0
+        run[_SUMS + 80 + i] += grad_depth * c1
+        run[_SUMS + 88 + i] += grad_depth * c2
 
-        # Distance: the nearest point of the nearest edge.
-        t_a = (ax * (x - x0) + ay * (y - y0)) * inv_a
-        t_b = (bx * (x - x0) + by * (y - y0)) * inv_b
-        t_c = (cx * (x - x1) + cy * (y - y1)) * inv_c
-        t_a = t_a if t_a > _ZERO else _ZERO
-        t_b = t_b if t_b > _ZERO else _ZERO
-        t_c = t_c if t_c > _ZERO else _ZERO
-        t_a = t_a if t_a < _ONE else _ONE
-        t_b = t_b if t_b < _ONE else _ONE
-        t_c = t_c if t_c < _ONE else _ONE
-        dax, day = x0 + t_a * ax - x, y0 + t_a * ay - y
-        dbx, dby = x0 + t_b * bx - x, y0 + t_b * by - y
-        dcx, dcy = x1 + t_c * cx - x, y1 + t_c * cy - y
-        dist_a, dist_b, dist_c = dax * dax + day * day, dbx * dbx + dby * dby, dcx * dcx + dcy * dcy
-        use_a = (dist_a <= dist_b) & (dist_a <= dist_c)
-        use_b = dist_b <= dist_c  # where a is not the nearest
-        pull = (-_TWO if inside else _TWO) * grad_dist
-        pull = pull if hit else _ZERO
-        point_x = pull * (dax if use_a else (dbx if use_b else dcx))
-        point_y = pull * (day if use_a else (dby if use_b else dcy))
-        share0 = _ONE - t_a if use_a else (_ONE - t_b if use_b else _ZERO)
-        share1 = t_a if use_a else (_ZERO if use_b else _ONE - t_c)
-        share2 = _ZERO if use_a else (t_b if use_b else t_c)
+        # Distance: the nearest point of the nearest edge; its share of the third corner is what the others leave.
+        pull = run[_SIDE + i] * grad_dist
+        pull_x, pull_y = -pull * run[_AWAY_X + i], -pull * run[_AWAY_Y + i]
+        run[_SUMS + 96 + i] += pull_x
+        run[_SUMS + 104 + i] += pull_y
+        run[_SUMS + 112 + i] += pull_x * run[_SHARE1 + i]
+        run[_SUMS + 120 + i] += pull_y * run[_SHARE1 + i]
+        run[_SUMS + 128 + i] += pull_x * run[_SHARE2 + i]
+        run[_SUMS + 136 + i] += pull_y * run[_SHARE2 + i]
 
-        row[_OUT + i] = g1 * (y2 - y) + g2 * (y - y1) + share0 * point_x
-        row[_OUT + 8 + i] = g1 * (x - x2) + g2 * (x1 - x) + share0 * point_y
-        row[_OUT + 16 + i] = grad_depth * c0 - g0 * e0 * inv_z0
-        row[_OUT + 24 + i] = g0 * (y - y2) + g2 * (y0 - y) + share1 * point_x
-        row[_OUT + 32 + i] = g0 * (x2 - x) + g2 * (x - x0) + share1 * point_y
-        row[_OUT + 40 + i] = grad_depth * c1 - g1 * e1 * inv_z1
-        row[_OUT + 48 + i] = g0 * (y1 - y) + g1 * (y - y0) + share2 * point_x
-        row[_OUT + 56 + i] = g0 * (x - x1) + g1 * (x0 - x) + share2 * point_y
-        row[_OUT + 64 + i] = grad_depth * c2 - g2 * e2 * inv_z2
+
+@njit(**{**KERNEL, "fastmath": {"contract", "reassoc"}})
+def _lane_sum(run, at):
+    """The sum of eight lanes, in any order."""
+    total = _ZERO
+    for i in range(LANES):
+        total += run[at + np.uint64(i)]
+    return total
 
 
 @njit(**SOFT_KERNEL)
-def _load_row(row, n, y, left, width, n_channels, color, grad_color, out, aux, grad_out):
-    """Loads the finished picture and its incoming gradients; tells whether any gradient is not zero."""
-    any_gradient = False
-    for i in range(TILE):
-        x = min(left + i, width - 1)
-        within = _ONE if left + i < width else _ZERO
-        row[NEAREST + i] = aux[n, y, x, 0]
-        row[TOTAL + i] = aux[n, y, x, 1]
-        row[CLEAR + i] = aux[n, y, x, 2]
-        share, alpha = grad_out[n, y, x, n_channels] * within, grad_out[n, y, x, n_channels + 1] * within
-        row[_SHARE + i] = share * out[n, y, x, n_channels]
-        row[_G_ALPHA + i] = alpha
-        any_gradient |= (share != _ZERO) | (alpha != _ZERO)
-        for c in range(n_channels):
-            g = grad_out[n, y, x, c] * within
-            row[color + c * TILE + i] = out[n, y, x, c]
-            row[grad_color + c * TILE + i] = g
-            any_gradient |= g != _ZERO
-    return any_gradient
+def _scatter_vertices(totals, face, i, j, k, grad_verts):
+    """Adds a face's sums to the gradients of its three vertices."""
+    ax, ay, bx, by, cx, cy = face[0], face[1], face[2], face[3], face[4], face[5]
+    s0, s1, s2 = face[9], face[10], face[11]
+    m0, m1, m2 = totals[0] * s0, totals[1] * s1, totals[2] * s2
+    x0, x1, x2 = totals[3] * s0, totals[4] * s1, totals[5] * s2
+    y0, y1, y2 = totals[6] * s0, totals[7] * s1, totals[8] * s2
+    share0_x = totals[12] - totals[14] - totals[16]
+    share0_y = totals[13] - totals[15] - totals[17]
+    grad_verts[i, 0] += by * m1 - y1 + y2 - ay * m2 + share0_x
+    grad_verts[i, 1] += x1 - bx * m1 + ax * m2 - x2 + share0_y
+    grad_verts[i, 2] += totals[9] - ((x0 - ax * m0) * cy - (y0 - ay * m0) * cx) / face[12]
+    grad_verts[j, 0] += y0 - by * m0 - y2 + totals[14]
+    grad_verts[j, 1] += bx * m0 - x0 + x2 + totals[15]
+    grad_verts[j, 2] += totals[10] - (y1 * bx - x1 * by) / face[13]
+    grad_verts[k, 0] += ay * m0 - y0 + y1 + totals[16]
+    grad_verts[k, 1] += x0 - ax * m0 - x1 + totals[17]
+    grad_verts[k, 2] += totals[11] - (x2 * ay - y2 * ax) / face[14]
 
 
 @njit(**SOFT_KERNEL)
-def _lane_sum(sums, at):
-    """The sum of eight lanes, in pairs: adding one after the other to memory waits for each store."""
-    low = (sums[at] + sums[at + 1]) + (sums[at + 2] + sums[at + 3])
-    return low + ((sums[at + 4] + sums[at + 5]) + (sums[at + 6] + sums[at + 7]))
-
-
-@njit(**SOFT_KERNEL)
-def soft_backward(part, parts, face_verts, attributes, boxes, face_lists, offsets, columns, rows, blur_radius, sigma,
-                  gamma, one_sided, n_images, tile_columns, tile_rows, by_image, out, aux, grad_out, grad_verts,
-                  grad_attributes):  # fmt: skip
-    """Adds the gradients of the image to vertices and attributes of the faces.
+def prepare_gradients(part, parts, gamma, z_far, planes, grad_color, grad_share, grad_alpha, grad_planes):
+    """Writes what the gradients need once a pixel.
 
     Args:
         part: this part.
         parts: number of parts.
-        face_verts: as in `soft_forward`, likewise the following.
-        attributes: (faces, 3 * C).
-        boxes: from `bin_faces`.
-        face_lists: from `bin_faces`, in any order.
-        offsets: from `bin_faces`.
-        columns: x of the pixel centres.
-        rows: y of the pixel centres.
-        blur_radius: squared reach.
+        gamma: depth over which weights fall by e.
+        z_far: depth of the background.
+        planes: of the forward pass.
+        grad_color: (rows, width, C + U) gradients, or of no size if there are none.
+        grad_share: (rows, width) gradients, or of no size.
+        grad_alpha: (rows, width) gradients, or of no size.
+        grad_planes: (rows, 3 + C + U, padded width) output: depth beyond which no face changes anything,
+            g . O + g_share share, g_alpha times the product of (1 - p), g.
+    """
+    inv_gamma = _ONE / gamma
+    n_rows, n_channels = planes.shape[0], planes.shape[1] - N_PLANES
+    width = max(grad_color.shape[1], max(grad_share.shape[1], grad_alpha.shape[1]))
+    for y in range(part * n_rows // parts, (part + 1) * n_rows // parts):
+        grad_planes[y] = _ZERO
+        grad_planes[y, _BEYOND_PLANE] = -FAR
+        for x in range(width):
+            nearest, inv_total = planes[y, NEAREST_PLANE, x], planes[y, TOTAL_PLANE, x]
+            clear = planes[y, CLEAR_PLANE, x]
+            alpha = grad_alpha[y, x] if grad_alpha.shape[0] > 0 else _ZERO
+            mean = _ZERO
+            any_gradient = alpha != _ZERO
+            if grad_color.shape[0] > 0:
+                for c in range(n_channels):
+                    g = grad_color[y, x, c]
+                    any_gradient |= g != _ZERO
+                    mean += g * planes[y, N_PLANES + c, x] * inv_total
+                    grad_planes[y, N_GRAD_PLANES + c, x] = g
+            if grad_share.shape[0] > 0:
+                any_gradient |= grad_share[y, x] != _ZERO
+                mean += grad_share[y, x] * background_weight(nearest, z_far, inv_gamma) * inv_total
+            grad_planes[y, _MEAN_PLANE, x] = mean
+            grad_planes[y, _ALPHA_PLANE, x] = alpha * clear
+            if any_gradient:
+                only_weight = (alpha == _ZERO) | (clear < _OPAQUE)
+                grad_planes[y, _BEYOND_PLANE, x] = nearest + NEGLIGIBLE_EXPONENT * gamma if only_weight else FAR
+
+
+@njit(**SOFT_KERNEL)
+def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, reach2, sigma, gamma, one_sided, planes,
+                  grad_planes, grad_verts, grad_values):  # fmt: skip
+    """Adds the gradients of the picture to those of the vertices and their attributes; faces are the parts.
+
+    Args:
+        part: this part.
+        parts: number of parts.
+        verts: as in `soft_forward`, likewise the following.
+        values: (images, verts, C).
+        face_uv: (faces, 3, U).
+        faces: (faces, 3).
+        boxes: (images * faces, 4).
+        height: of an image.
+        reach2: squared reach in pixels.
         sigma: width of the coverage.
         gamma: depth over which weights fall by e.
         one_sided: whether coverage is one inside a face.
-        n_images: number of images.
-        tile_columns: tiles from left to right.
-        tile_rows: tiles from top to bottom.
-        by_image: whether parts are images, which share no faces, or rows of tiles, which do.
-        out: (images, height, width, C + 2) of the forward pass.
-        aux: (images, height, width, 3) of the forward pass.
-        grad_out: gradients of `out`.
-        grad_verts: (1 if by_image else parts, faces, 9) sums, zero at first.
-        grad_attributes: (1 if by_image else parts, faces, 3 * C) sums, zero at first.
+        planes: of the forward pass.
+        grad_planes: from `prepare_gradients`.
+        grad_verts: (parts, images, verts, 3) sums, zero at first.
+        grad_values: (parts, images, verts, C) sums, zero at first.
     """
-    height, width = rows.shape[0], columns.shape[0]
-    n_channels = attributes.shape[1] // 3
+    n_faces, n_values = faces.shape[0], values.shape[2]
+    n_channels = n_values + face_uv.shape[2]
     inv_sigma, inv_gamma = _ONE / sigma, _ONE / gamma
-    lanes = boxes.shape[1] * 2  # eight, unknown to the compiler: it would unroll short loops and not vectorise them
-    n_sums = (_N_VERTS + 3 * n_channels) * TILE
-    out_attributes = _OUT + _N_VERTS * TILE
-    color = _OUT + n_sums
-    grad_color = color + n_channels * TILE
-    work = np.zeros((TILE, grad_color + n_channels * TILE), np.float32)
-    sums = np.zeros(n_sums, np.float32)
-    verts_sum = grad_verts[0] if by_image else grad_verts[part]
-    attributes_sum = grad_attributes[0] if by_image else grad_attributes[part]
-    for tile_row in range(n_images * tile_rows):
-        n = tile_row // tile_rows
-        if (n if by_image else tile_row) % parts != part:
-            continue
-        top = (tile_row - n * tile_rows) * TILE
-        bottom = min(height, top + TILE) - 1
-        for tile_column in range(tile_columns):
-            tile = tile_row * tile_columns + tile_column
-            if offsets[tile] == offsets[tile + 1]:
+    line = planes.shape[2]
+    stride, grad_stride = planes.shape[1] * line, grad_planes.shape[1] * line
+    flat, grad_flat = planes.reshape(-1), grad_planes.reshape(-1)
+    n_sums = _N_VERT_SUMS + 3 * n_channels
+    run = np.zeros(_SUMS + n_sums * LANES, np.float32)
+    totals = np.zeros(n_sums, np.float32)
+    corners = np.zeros(3 * n_channels, np.float32)
+    for n in range(verts.shape[0]):
+        for f in range(part * n_faces // parts, (part + 1) * n_faces // parts):
+            box = n * n_faces + f
+            left, right = np.int64(boxes[box, 0]), np.int64(boxes[box, 1])
+            if right < left:
                 continue
-            left = tile_column * TILE
-            right = min(width, left + TILE) - 1
-            any_gradient = False
-            for y in range(top, bottom + 1):
-                row = work[y - top]
-                any_gradient |= _load_row(row, n, y, left, width, n_channels, color, grad_color, out, aux, grad_out)
-                for i in range(TILE):
-                    row[X + i] = columns[min(left + i, width - 1)]
-            if not any_gradient:
-                continue
-            for q in range(offsets[tile], offsets[tile + 1]):
-                f = np.int64(face_lists[q])
-                x0, y0, z0 = face_verts[f, 0], face_verts[f, 1], face_verts[f, 2]
-                x1, y1, z1 = face_verts[f, 3], face_verts[f, 4], face_verts[f, 5]
-                x2, y2, z2 = face_verts[f, 6], face_verts[f, 7], face_verts[f, 8]
-                first = max(np.int64(boxes[f, 0]), left) - left
-                last = min(np.int64(boxes[f, 1]), right) - left
-                face_depth = min(z0, min(z1, z2))
-                touched = False
-                for y in range(max(np.int64(boxes[f, 2]), top), min(np.int64(boxes[f, 3]), bottom) + 1):
-                    row = work[y - top]
-                    if row_is_hidden(row, first, last, face_depth, inv_gamma):
+            x0, y0, depth, face = load_face(verts, faces, n, f)
+            touched = False
+            for y in range(np.int64(boxes[box, 2]), np.int64(boxes[box, 3]) + 1):
+                qy = np.float32(y - n * height) + _HALF - y0
+                for x in range(left, right + 1, LANES):
+                    qx = np.float32(x) + _HALF - x0
+                    at, grad_at = y * stride + x, y * grad_stride + x
+                    copy_lanes(run, _BEYOND, grad_flat, grad_at + _BEYOND_PLANE * line)
+                    if not runs_beyond(run, _BEYOND, depth):
                         continue
-                    if not row_coverage(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, rows[y], first, last, blur_radius,
-                                        inv_sigma, one_sided):  # fmt: skip
+                    copy_lanes(run, _NEAREST, flat, at + NEAREST_PLANE * line)
+                    copy_lanes(run, _TOTAL, flat, at + TOTAL_PLANE * line)
+                    starts, steps = start_run(face, qx, qy)
+                    if not _run_hits(run, face, starts, steps, qx, qy, right - x, reach2, inv_sigma, inv_gamma,
+                                     one_sided):  # fmt: skip
                         continue
-                    _hit_weights(row, inv_gamma, lanes)
-                    for c in range(n_channels):
-                        out0 = out_attributes + c * TILE
-                        _channel_gradient(
-                            row, np.uint64(color + c * TILE), np.uint64(grad_color + c * TILE), np.uint64(out0),
-                            np.uint64(out0 + n_channels * TILE), np.uint64(out0 + 2 * n_channels * TILE),
-                            attributes[f, c], attributes[f, n_channels + c], attributes[f, 2 * n_channels + c], lanes,
-                        )  # fmt: skip
-                    _vertex_gradient(row, x0, y0, z0, x1, y1, z1, x2, y2, z2, rows[y], inv_sigma, inv_gamma,
-                                     one_sided)  # fmt: skip
-                    if touched:
-                        for k in range(n_sums):
-                            sums[k] += row[_OUT + k]
-                    else:
-                        for k in range(n_sums):
-                            sums[k] = row[_OUT + k]
+                    if not touched:
+                        load_corners(values, face_uv, faces, n, f, corners)
+                        run[_SUMS:] = _ZERO
                         touched = True
-                if touched:
-                    for k in range(_N_VERTS):
-                        verts_sum[f, k] += _lane_sum(sums, k * TILE)
-                    for k in range(3 * n_channels):
-                        attributes_sum[f, k] += _lane_sum(sums, (_N_VERTS + k) * TILE)
-
-
-@njit(**KERNEL)
-def add_corners(face_corners, faces, n_images, verts_sum):
-    """Adds (images * faces, 3 * C) values of the corners of faces to (images, verts, C) sums, all images in turn."""
-    n_faces, n_channels = faces.shape[0], verts_sum.shape[2]
-    for n in range(n_images):
-        for f in range(n_faces):
-            for corner in range(3):
-                for c in range(n_channels):
-                    verts_sum[n, faces[f, corner], c] += face_corners[n * n_faces + f, corner * n_channels + c]
+                    copy_lanes(run, _MEAN, grad_flat, grad_at + _MEAN_PLANE * line)
+                    copy_lanes(run, _ALPHA, grad_flat, grad_at + _ALPHA_PLANE * line)
+                    for c in range(n_channels):
+                        g = grad_at + (N_GRAD_PLANES + c) * line
+                        out = _SUMS + (_N_VERT_SUMS + 3 * c) * LANES
+                        for corner in range(3):
+                            lane = corner * LANES
+                            add_scaled(run, _G0 + lane, grad_flat, g, corners[3 * c + corner])
+                            add_products(run, out + lane, run, _WEIGHT0 + lane, grad_flat, g)
+                    _add_vertex_gradient(run, face, qx, qy, inv_sigma, inv_gamma, one_sided)
+            if not touched:
+                continue
+            for k in range(_N_VERT_SUMS + 3 * n_values):
+                totals[k] = _lane_sum(run, np.uint64(_SUMS + k * LANES))
+            i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+            _scatter_vertices(totals, face, i, j, k, grad_verts[part, n])
+            for c in range(n_values):
+                at = _N_VERT_SUMS + 3 * c
+                grad_values[part, n, i, c] += totals[at]
+                grad_values[part, n, j, c] += totals[at + 1]
+                grad_values[part, n, k, c] += totals[at + 2]

@@ -134,14 +134,14 @@ def errors(verts: np.ndarray, model: LinearFaceModel, truth: Truth, i: int) -> d
     marks = true[truth.landmark_verts]
     fitted_marks = verts[model.landmark_verts.clamp(min=0).numpy()]
     to_mesh = scan_error(verts, model.faces.numpy(), fitted_marks, true[truth.seen], marks)
-    moved = to_mesh.scale * verts @ to_mesh.R.T + to_mesh.T
+    moved = to_mesh.alignment.apply(verts)
     moved = moved[np.linalg.norm(moved - marks[NOSE_TIP], axis=1) <= 95]
     back = MeshSurface(true, truth.faces).distance(moved)
     return {
         "scan_to_mesh_median": to_mesh.median,
         "scan_to_mesh_mean": to_mesh.mean,
         "vertex_mean": float(back.mean()),
-        "scale_error": abs(to_mesh.scale - 1),
+        "scale_error": abs(to_mesh.alignment.scale - 1),
     }
 
 
