@@ -1,4 +1,4 @@
-"""Measures: `python jobs/benchmark.py render`, and bucket, train, ...; each has its `--help`."""
+"""Measures: `python jobs/benchmark.py render`, and others; without a command it lists them, each has its `--help`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from raylib.config import (
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkStagesConfig,
     BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
@@ -24,6 +25,7 @@ BENCHMARKS = {
     ),
     "render": (BenchmarkRenderConfig, "our renderer against PyTorch3D"),
     "train": (BenchmarkTrainConfig, "a training step of MeshNet against the same step on PyTorch3D"),
+    "stages": (BenchmarkStagesConfig, "the stages of the paper's loss, from finished trainings"),
     "pictures": (BenchmarkPicturesConfig, "pictures of the renderer beside PyTorch3D, and of self-shadow"),
     "yale_b": (BenchmarkYaleBConfig, "relighting of real faces with and without self-shadow"),
 }

@@ -22,7 +22,9 @@ def rendered_samples(model: LinearFaceModel, n: int, seed: int, size: int = 128)
     identity = torch.randn(n, len(model.identity), generator=g)
     verts = model.verts(identity)
     R = rotation_from_euler_deg((2 * torch.rand(n, 3, generator=g) - 1) * torch.tensor([25.0, 10.0, 5.0]))
-    camera = Camera(R, torch.tensor([[0.0, 20.0, 700.0]]).repeat(n, 1), torch.full((n,), 700 / 240), torch.full((n, 2), 0.5))
+    camera = Camera(
+        R, torch.tensor([[0.0, 20.0, 700.0]]).repeat(n, 1), torch.full((n,), 700 / 240), torch.full((n, 2), 0.5)
+    )
     albedo = torch.tensor([0.5, 0.35, 0.27]) * torch.exp(0.3 * torch.randn(n, 1, 3, generator=g))
     albedo = albedo.expand(n, len(model.mean), 3).contiguous()
     light = torch.zeros(n, 9, 3)
@@ -40,5 +42,3 @@ def rendered_samples(model: LinearFaceModel, n: int, seed: int, size: int = 128)
     fit = CropFit(fit_camera, found.identity, found.expression, marks, found.landmarks_px / 1000)
     truth = FaceTruth(camera, verts, albedo, light, torch.ones(n))
     return FaceSampleBatch(images, labels, fit, truth)
-
-

@@ -17,7 +17,7 @@ from raylib.errors import ConfigError
 from raylib.evaluation.baselines import EosBaseline, LandmarkBaseline, LandmarkSource, MeanFace
 from raylib.evaluation.faces import Prediction, TruePhoto
 from raylib.evaluation.regions import FACE_REGIONS, prior_regions, region_points
-from raylib.evaluation.results import ResultsFolder, model_landmarks
+from raylib.evaluation.results import ResultsFolder, model_landmarks, points_under
 from raylib.evaluation.run_shape import evaluate_shapes, run_shape, shape_report
 from raylib.evaluation.scans import LANDMARK_NAMES
 from raylib.evaluation.shape import FIGURES, landmark_nme, pose_error_deg, shape_errors
@@ -389,6 +389,42 @@ def test_names_of_results_and_baselines():
     assert config.result_folders == {"ours": "out/a", "b": "out/b/"}
     assert config.chosen_baselines == ("landmarks",)
     assert replace(config, sfm="x").chosen_baselines == ("landmarks", "sfm", "eos")
+
+
+def test_points_under_landmarks_are_those_that_the_camera_shows():
+    verts, camera = some_faces(1)[0], some_camera(yaw=10)
+    marks = model_landmarks(load_prior(), verts)
+    shown = np.arange(27, 68)
+    px = camera.project(torch.from_numpy(marks)[None])[0].numpy()
+    px[0] = [-50, 10]  # beside the face
+    found = points_under(px, verts, FACES, camera)
+    assert np.isnan(found[0]).all()
+    again = camera.project(torch.from_numpy(found)[None])[0].numpy()
+    np.testing.assert_allclose(again[shown], px[shown], atol=1e-6)
+    depth = camera.to_camera(torch.from_numpy(np.stack([found, marks])))[..., 2].numpy()
+    assert (depth[0, shown] <= depth[1, shown] + 1e-6).all()  # nothing lies before them
+    assert np.median(np.linalg.norm(found - marks, axis=1)[shown]) < 1e-3
+
+
+def test_a_mesh_whose_topology_has_no_landmarks_takes_those_of_the_picture(tmp_path):
+    from raylib.reconstruction import rows
+
+    verts, camera = some_faces(1)[0], some_camera()
+    photo = some_photo(verts, camera)
+    row = {
+        "image_uri": "x/a.png", "image_sha256": "0", "face_index": 0, "status": "ok", "method": "meshnet_paper",
+        "morphable_model": "meshnet_paper", "verts_mm": verts.astype(np.float32).ravel(),
+        "landmarks_68": photo.landmarks_px.ravel(), "R": camera.R[0].flatten().tolist(),
+        "T_mm": camera.T[0].tolist(), "focal_px": 700.0, "principal_px": [128.0, 120.0],
+    }  # fmt: skip
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "part-0.parquet").write_bytes(rows.to_parquet([row]))
+    truth = prior_truth("a", verts, 500, photo)
+    found = ResultsFolder("paper", tmp_path)(truth)
+    assert not found.in_prior_topology
+    errors = shape_errors(found, truth, region_points(truth))
+    assert errors.distances.max() < 1e-3
+    assert errors.figures["landmark_nme"] < 1e-3
 
 
 # --- baselines ---------------------------------------------------------------------------------------------------

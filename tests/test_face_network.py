@@ -1,4 +1,4 @@
-"""The network that corrects landmark fits: at the start it changes nothing, and what it says moves with the picture."""
+"""The network that corrects landmark fits: at first it changes nothing; what it says moves with the picture."""
 
 import copy
 
@@ -153,10 +153,16 @@ def test_inference_equals_the_crops_own_estimate(model, corrector, weights):
     faces, fit = photographed(model, corrector)
     estimates = network(faces, fit)
     fits = crop_fit(faces, fit)
-    assert torch.allclose(fits.camera.project(fit.verts_mm)[0], _to_crop(faces, fit.camera.project(fit.verts_mm))[0], atol=1e-4)
+    assert torch.allclose(
+        fits.camera.project(fit.verts_mm)[0], _to_crop(faces, fit.camera.project(fit.verts_mm))[0], atol=1e-4
+    )
     whole = FaceNetwork(weights, batch_size=2)(faces, fit)
     assert torch.allclose(estimates.verts_mm, whole.verts_mm, atol=1e-3)
-    assert torch.allclose(estimates.camera.project(estimates.verts_mm)[:, model.landmark_verts[36:]], estimates.landmarks_px[:, 36:], atol=1e-3)
+    assert torch.allclose(
+        estimates.camera.project(estimates.verts_mm)[:, model.landmark_verts[36:]],
+        estimates.landmarks_px[:, 36:],
+        atol=1e-3,
+    )
     assert bool(estimates.usable().all())
     assert not torch.allclose(estimates.verts_mm, fit.verts_mm, atol=0.05)
     again = network(faces, fit)
@@ -267,9 +273,7 @@ def test_photographs_alone_bring_the_rendering_nearer(model, corrector, samples)
     loss = FaceLoss(corrector, weights, 48)
     first = copy.deepcopy(state.network)
     lit = torch.zeros(len(samples.images), dtype=torch.bool)
-    rows = [
-        train_step(state, corrector, loss, photos, lit, 2e-3, 0.9, torch.float32, first) for _ in range(25)
-    ]
+    rows = [train_step(state, corrector, loss, photos, lit, 2e-3, 0.9, torch.float32, first) for _ in range(25)]
     assert rows[-1]["photometric"] < 0.8 * rows[0]["photometric"]
     assert rows[-1]["keep"] < 1.0
     assert isinstance(samples.fit.camera, Camera)

@@ -62,7 +62,7 @@ def _changed(document: dict[str, Any], path: tuple[str | int, ...], value: Any) 
 
 
 def test_each_overlay_has_everything():
-    assert set(OVERLAYS) == {"cpu-small", "gpu", "gpu-autoscale", "spot"}
+    assert set(OVERLAYS) == {"cpu-small", "cpu", "gpu", "gpu-autoscale", "spot"}
     for overlay in OVERLAYS:
         documents = build(overlay)
         assert {d["metadata"]["name"] for d in documents if d["kind"] == "RayJob"} == set(JOBS)
@@ -76,7 +76,7 @@ def test_each_overlay_has_everything():
             group["groupName"]
             for group in cluster_spec(named(documents, "RayJob", "reconstruct"))["workerGroupSpecs"]
         }
-        assert groups == ({"cpu"} if overlay == "cpu-small" else {"cpu", "gpu"})
+        assert groups == ({"cpu"} if overlay.startswith("cpu") else {"cpu", "gpu"})
 
 
 def test_a_broken_kustomization_does_not_build(tmp_path):
@@ -230,27 +230,19 @@ def test_a_wrong_field_of_a_pod_template_is_refused_without_definitions():
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_job_has_the_cluster_of_the_overlay(overlay, full):
-    """One description, copied: only the volume of trainings differs, and what an option gives the cluster alone."""
-    described = copy.deepcopy(cluster_spec(named(full[overlay], "RayCluster", "interactive")))
-    assert described.pop("gcsFaultToleranceOptions")["redisAddress"] == "redis:6379"
-    for document in full[overlay]:
-        if document["kind"] in ("RayJob", "RayCronJob"):
-            spec, expected = copy.deepcopy(cluster_spec(document)), copy.deepcopy(described)
-            trains = document["metadata"]["name"].startswith("train-")
-            for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
-                (data,) = [v for v in group["template"]["spec"]["volumes"] if v["name"] == "data"]
-                shared = trains or overlay == "cpu-small"
-                assert data.get("persistentVolumeClaim") == ({"claimName": "physface-data"} if shared else None)
-            for group in [
-                *spec["workerGroupSpecs"],
-                *expected["workerGroupSpecs"],
-                spec["headGroupSpec"],
-                expected["headGroupSpec"],
-            ]:
-                group["template"]["spec"]["volumes"] = [
-                    v for v in group["template"]["spec"]["volumes"] if v["name"] != "data"
-                ]
-            assert spec == expected, document["metadata"]["name"]
+    """One description, copied: only the shared volume differs, and what an option gives the cluster alone."""
+    clusters = {
+        d["metadata"]["name"]: copy.deepcopy(cluster_spec(d)) for d in full[overlay] if d["kind"] in RAY_KINDS
+    }
+    assert clusters["interactive"].pop("gcsFaultToleranceOptions")["redisAddress"] == "redis:6379"
+    for name, spec in clusters.items():
+        shared = overlay == "cpu-small" or name in ("train-unet", "train-meshnet", "interactive")
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            volumes = group["template"]["spec"]["volumes"]
+            (data,) = [volume for volume in volumes if volume["name"] == "data"]
+            assert data.get("persistentVolumeClaim") == ({"claimName": "physface-data"} if shared else None)
+            volumes.remove(data)
+    assert all(spec == clusters["interactive"] for spec in clusters.values())
     nightly = named(full[overlay], "RayCronJob", "nightly")["spec"]
     assert nightly["jobTemplate"] == named(full[overlay], "RayJob", "reconstruct")["spec"]
     # A RayCronJob does not wait for the run before; two must not write to one output.

@@ -20,8 +20,9 @@ from test_celebamask import write_palette
 from jobs.demo import write_photographs
 from raylib.segmentation import load_weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
+PHOTOGRAPHS = {"fasseg_versions": ["V3"], "fasseg_test": ["V3/01"], "celebamask_test": 2, "celebamask_validation": 2}
 SMALLER = {
     "train_unet.yaml": {
         "widths": [8, 16, 32],
@@ -29,13 +30,17 @@ SMALLER = {
         "batch_size": 2,
         "cache_px": 40,
         "precision": "float32",
-        "data": {
-            "fasseg_versions": ["V3"],
-            "fasseg_test": ["V3/01"],
-            "celebamask_test": 2,
-            "celebamask_validation": 2,
-        },
-    }
+        "data": PHOTOGRAPHS,
+    },
+    # VGG19's weights are neither shipped nor downloaded by tests.
+    "train_meshnet.yaml": {
+        "epochs": 1,
+        "image_px": 48,
+        "images_per_worker": 2,
+        "data": {"labelled": PHOTOGRAPHS | {"fasseg_validation": ["V3/02"]}, "crop": False},
+        "paper": {"loss": {"vgg": 0}},
+    },
+    "synthesize.yaml": {"count": 6, "rows_per_part": 3, "settings": {"size_px": 64}, "contact_sheet": 0},
 }
 """What the trainings of the tests change in the settings of a cluster: they are to end in seconds."""
 
@@ -50,6 +55,9 @@ def laptop(tmp_path_factory) -> Iterator[tuple[LocalCluster, Path, Path]]:
     variables = {name: value.replace("/data", str(data)) for name, value in places(documents).items()}
     variables["PHYSFACE_INPUT"] = str(home / "photographs")
     write_settings(documents, settings, SMALLER)
+    write_fasseg_v3(data / "fasseg", persons=4, shots=3, size=48)
+    (data / "celebamask").mkdir()
+    write_palette(data / "celebamask", [f"{n:02d}" for n in range(8)])
     cluster = LocalCluster(named(documents, "RayJob", "reconstruct"), home, variables)
     yield cluster, data, settings
     cluster.stop()
@@ -72,15 +80,31 @@ def test_reconstruct_from_folder_to_folder(laptop):
 
 def test_train_unet(laptop):
     cluster, data, settings = laptop
-    write_fasseg_v3(data / "fasseg", persons=4, shots=3, size=48)
-    (data / "celebamask").mkdir()
-    write_palette(data / "celebamask", [f"{n:02d}" for n in range(8)])
     cluster.submit(named(build("cpu-small"), "RayJob", "train-unet"), settings)
     network, _ = load_weights(data / "unet" / "unet.safetensors")
     assert network.widths == (8, 16, 32)
     record = json.loads((data / "unet" / "run.json").read_text())
     assert record["config"]["num_workers"] == 2 and record["config"]["storage_path"] == str(data / "train")
     assert list((data / "train" / "unet_small").glob("checkpoint_*"))
+
+
+def test_train_meshnet(laptop):
+    cluster, data, settings = laptop
+    cluster.submit(named(build("cpu-small"), "RayJob", "train-meshnet"), settings)
+    record = json.loads((data / "meshnet" / "run.json").read_text())
+    assert record["config"]["num_workers"] == 2 and record["config"]["network"] == "meshnet_paper"
+    assert (data / "meshnet" / "meshnet.safetensors").stat().st_size > 10**6
+    assert list((data / "train" / "meshnet_paper").glob("checkpoint_*"))
+
+
+def test_synthesize(laptop):
+    cluster, data, settings = laptop
+    log = cluster.submit(named(build("cpu-small"), "RayJob", "synthesize"), settings)
+    record = json.loads((data / "synthetic" / "run.json").read_text())
+    assert record["rows"] == 6 and record["config"]["actors"] == 2
+    parts = sorted((data / "synthetic" / "faces").glob("*.parquet"))
+    assert len(parts) == 2 and sum(pq.read_metadata(part).num_rows for part in parts) == 6
+    assert "6 faces in" in log
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,9 @@ def test_one_convolution_reaches_the_neighbours_and_no_further():
     lattice = Lattice(3)
     one = torch.zeros(1, 145, 1)
     one[0, 60] = 1.0
-    spread = lattice.to_verts(lattice.masked(torch.nn.functional.conv2d(lattice.from_verts(one), torch.ones(1, 1, 3, 3), padding=1)))
+    spread = lattice.to_verts(
+        lattice.masked(torch.nn.functional.conv2d(lattice.from_verts(one), torch.ones(1, 1, 3, 3), padding=1))
+    )
     reached = set(spread[0, :, 0].nonzero()[:, 0].tolist())
     edges = unique_edges(hemisphere(3).faces)
     neighbours = set(edges[(edges == 60).any(1)].flatten().tolist())

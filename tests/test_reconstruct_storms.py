@@ -84,7 +84,10 @@ def test_a_flaky_bucket_slows_the_job_and_loses_nothing(photographs, home, tmp_p
             assert runs[-1].wait() == 1, runs[-1].log.read_text()[-3000:]
             last = runs[-1].log.read_text().strip().splitlines()[-1]
             assert "error: output 's3://results/out' cannot be written" in last
-            assert last.endswith("the same command goes on from here") and "Traceback" not in runs[-1].log.read_text()
+            assert (
+                last.endswith("the same command goes on where this run stopped")
+                and "Traceback" not in runs[-1].log.read_text()
+            )
             kept = parts()
             assert 0 < kept < 16
             weather.read_only = False

@@ -17,6 +17,7 @@ from typing import Any
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
+_SHORT_S = 0.1  # a process that took less was on its way to start another
 
 KINDS = {
     "MapWorker(MapBatches(DetectStage)": "detecting actor",
@@ -35,7 +36,7 @@ class Usage:
     """What the processes of one kind took.
 
     Attributes:
-        processes: how many there were.
+        processes: how many did more than start another.
         cpu_seconds: of all of them.
         peak_mib: the largest resident memory of one, without the object store that it maps.
     """
@@ -88,7 +89,7 @@ class ProcessTree:
         by_kind: dict[str, Usage] = defaultdict(Usage)
         for seen in self._seen.values():
             of = by_kind[seen.kind]
-            of.processes += 1
+            of.processes += seen.cpu_seconds >= _SHORT_S
             of.cpu_seconds += seen.cpu_seconds
             of.peak_mib = max(of.peak_mib, seen.peak_mib)
         return dict(by_kind)
@@ -194,8 +195,8 @@ def _kind(pid: int, parent: str) -> str:
     line = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     if "multiprocessing.resource_tracker" in line:
         return "multiprocessing's trackers"
-    if "multiprocessing" in line:  # a child that isolates native code
-        return parent if parent.endswith("child") or parent == "driver" else parent.replace("actor", "child")
+    if parent.endswith(("actor", "child")):  # a child that isolates native code
+        return parent.replace("actor", "child")
     return next((kind for piece, kind in KINDS.items() if piece in line), parent)
 
 

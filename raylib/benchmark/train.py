@@ -42,7 +42,7 @@ _BLUR = math.log(1 / 1e-4 - 1) * _SIGMA
 _LEARNING_RATE = 1e-5
 
 
-class _StockStep:
+class StockStep:
     """The paper's step as PyTorch3D's documentation writes it."""
 
     def __init__(self, task: FaceTask, config: BenchmarkTrainConfig, weights: LossWeights, vgg: VggFeatures):
@@ -96,6 +96,18 @@ def _milliseconds(step: Callable[[], object]) -> float:
     return (time.process_time() - before) * 1e3
 
 
+def both_sides(config: BenchmarkTrainConfig, images: int, weights: LossWeights) -> tuple[FaceTask, StockStep]:
+    """Returns the task as we do it and the same step as PyTorch3D does it, with networks of the same weights."""
+    vgg = random_vgg().to(resolve_precision("auto", torch.device("cpu")))
+    sigma = _SIGMA * (config.size / 2) ** 2
+    paper = PaperSettings(loss=replace(weights, vgg=0.0), composite="softmax", sigma_px2=sigma, first_sigma_px2=sigma)
+    faces = render_faces(images, config.size)
+    task = FaceTask(TrainMeshnetConfig(paper=paper, image_px=config.size), faces, faces, torch.device("cpu"))
+    task.loss = PaperLoss(task.scene, weights, vgg)
+    torch.manual_seed(0)
+    return task, StockStep(task, config, weights, vgg)
+
+
 def compare(config: BenchmarkTrainConfig, images: int, weights: LossWeights) -> dict[str, float]:
     """Returns the least milliseconds of a step on both sides and the ratio.
 
@@ -104,16 +116,10 @@ def compare(config: BenchmarkTrainConfig, images: int, weights: LossWeights) -> 
         images: pictures of a step.
         weights: terms of the loss.
     """
-    vgg = random_vgg().to(resolve_precision("auto", torch.device("cpu")))
-    paper = PaperSettings(loss=replace(weights, vgg=0.0))
-    faces = render_faces(images, config.size)
-    task = FaceTask(TrainMeshnetConfig(paper=paper, image_px=config.size), faces, faces, torch.device("cpu"))
-    task.loss = PaperLoss(task.scene, weights, vgg)
+    task, stock = both_sides(config, images, weights)
     chosen = np.arange(images)
     torch.manual_seed(0)
     state = new_state(task.new_network())
-    torch.manual_seed(0)
-    stock = _StockStep(task, config, weights, vgg)
     train_step(state, task, [chosen], _LEARNING_RATE, 0.0)  # compiles the kernels
     ours_ms = stock_ms = math.inf
     for _ in range(config.rounds):

@@ -8,6 +8,7 @@ from raylib.config.benchmark import (
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkStagesConfig,
     BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",
+    "BenchmarkStagesConfig",
     "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",

@@ -105,6 +105,24 @@ class BenchmarkRenderConfig:
 
 
 @dataclass(frozen=True)
+class BenchmarkStagesConfig:
+    """Comparing finished trainings of MeshNet, the stages of the paper's loss.
+
+    Attributes:
+        runs: result folders of jobs/train_meshnet.py, in the order of the table.
+        picture: file for faces beside what each network makes of them; nothing is drawn if empty.
+        output: JSON file with the figures; nothing is written if empty.
+    """
+
+    runs: tuple[str, ...]
+    picture: str = ""
+    output: str = "out/benchmark_stages.json"
+
+    def __post_init__(self) -> None:
+        require(len(self.runs) > 0, "runs", self.runs, "at least one folder")
+
+
+@dataclass(frozen=True)
 class BenchmarkTrainConfig:
     """Timing a training step of MeshNet against the same step on stock PyTorch3D, on one thread of the CPU.
 

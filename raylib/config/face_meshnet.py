@@ -58,64 +58,58 @@ class FaceLossWeights:
 
 @dataclass(frozen=True)
 class FaceMeshNetSettings:
-    """The network, its data and its training.
+    """What the network that corrects landmark fits needs besides (`face`).
 
     Attributes:
-        synthetic: folder or URI of the Parquet shards that `jobs/synthesize.py` wrote.
+        synthetic: folder or URI of what `jobs/synthesize.py` wrote of the split `train`.
+        validation: the same of the split `validation`.
         photographs: folder of photographs for the self-supervised stage, or None.
-        held_out_photographs: of them, the first in order of name stay out of training.
-        cache: folder for prepared samples; `out`/samples by default.
-        max_samples: use at most so many synthetic faces, 0 for all.
-        photo_share: share of photographs in a batch of the self-supervised stage.
+        held_out_photographs: of them, so many, the first in order of name, stay out of training.
+        cache: folder where prepared samples wait; the same sources are prepared once. On a cluster a shared one.
+        photo_share: share of photographs in a batch.
         widths: channels of the picture's features at 1/2, 1/4, 1/8 and 1/16 of its size.
         graph_widths: channels on the mesh's levels of 145, 545 and 2113 vertices.
         hidden: width of the fully connected part.
         blocks: residual blocks at each size and level.
-        epochs: over the synthetic faces.
-        batch_size: faces per step and worker.
-        learning_rate: peak of the schedule (linear rise, half a cosine to nothing) of AdamW.
-        warmup_steps: steps of the rise.
+        warmup_steps: steps of the learning rate's rise.
         weight_decay: of AdamW.
         ema_decay: of the moving average of the weights, which is what is validated and kept.
-        render_px: side of the rendered crops of the photometric term.
-        init_weights: weights file to start from.
+        init_weights: weights file to start from; without one training begins with a least squares solution.
         loss: weights of the terms.
     """
 
     synthetic: str = ""
+    validation: str = ""
     photographs: str | None = None
     held_out_photographs: int = 100
-    cache: str | None = None
-    max_samples: int = 0
+    cache: str = "out/face_samples"
     photo_share: float = 0.0
     widths: tuple[int, ...] = (32, 64, 128, 256)
     graph_widths: tuple[int, ...] = (128, 64, 32)
     hidden: int = 512
     blocks: int = 1
-    epochs: int = 8
-    batch_size: int = 16
-    learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.02
     ema_decay: float = 0.998
-    render_px: int = 64
     init_weights: str | None = None
     loss: FaceLossWeights = field(default_factory=FaceLossWeights)
 
     def __post_init__(self) -> None:
         require(0 <= self.photo_share < 1, "photo_share", self.photo_share, "a share from 0 to below 1")
-        require(not self.photo_share or self.photographs is not None, "photographs", self.photographs,
-                "a folder where photo_share is not 0")  # fmt: skip
+        needed = self.photo_share == 0 or self.photographs is not None
+        require(needed, "photographs", self.photographs, "a folder where photo_share is not 0")
         require(len(self.widths) == 4, "widths", self.widths, "four numbers")
         require(len(self.graph_widths) == 3, "graph_widths", self.graph_widths, "three numbers")
-        for name in ("hidden", "blocks", "epochs", "batch_size", "warmup_steps", "render_px"):
+        for name in ("hidden", "blocks", "warmup_steps"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("held_out_photographs", "max_samples"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
+        held = self.held_out_photographs
+        require(held >= 0, "held_out_photographs", held, "at least 0")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")
 
     @property
     def architecture(self) -> dict[str, object]:
         """What `raylib.face_network.build_network` needs."""
-        return {name: getattr(self, name) for name in ("widths", "graph_widths", "hidden", "blocks")}
+        return {
+            "widths": list(self.widths), "graph_widths": list(self.graph_widths),
+            "hidden": self.hidden, "blocks": self.blocks,
+        }  # fmt: skip

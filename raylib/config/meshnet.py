@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raylib.config.checks import require
+from raylib.config.face_meshnet import FaceMeshNetSettings
 from raylib.config.reconstruct import FaceSettings
 from raylib.config.segmentation import SegmentationData
 from raylib.config.training import TrainRun
@@ -114,9 +115,11 @@ class TrainMeshnetConfig(TrainRun):
     the VGG term, whose weights are not shipped.
 
     Attributes:
-        network: `babymeshnet` on one picture of a mesh, or `meshnet_paper` on faces.
+        network: `babymeshnet` on one picture of a mesh, `meshnet_paper` on faces, or `meshnet`, which corrects
+            landmark fits and reads `face` instead of `data` and `paper`.
         data: faces; BabyMeshNet needs none.
         paper: what the paper's networks need besides.
+        face: what `meshnet` needs besides.
         image_px: side of the pictures that go into the network, and of the rendered ones.
         epochs: passes over the faces; for BabyMeshNet of `steps_per_epoch` steps each.
         steps_per_epoch: steps of an epoch, 0 for as many as show every face once.
@@ -132,9 +135,10 @@ class TrainMeshnetConfig(TrainRun):
     name: str = "meshnet_prior"
     storage_path: str = "out/train"
     out: str = "out/meshnet_prior"
-    network: Literal["babymeshnet", "meshnet_paper"] = "meshnet_paper"
+    network: Literal["babymeshnet", "meshnet_paper", "meshnet"] = "meshnet_paper"
     data: MeshnetData = field(default_factory=lambda: MeshnetData(rendered=256))
     paper: PaperSettings = field(default_factory=lambda: PaperSettings(loss=LossWeights(vgg=0.0)))
+    face: FaceMeshNetSettings = field(default_factory=FaceMeshNetSettings)
     image_px: int = 64
     epochs: int = 12
     steps_per_epoch: int = 0
@@ -150,6 +154,10 @@ class TrainMeshnetConfig(TrainRun):
         require(self.image_px >= 46, "image_px", self.image_px, "at least 46, below which nothing is left to pool")
         for name in ("epochs", "images_per_worker", "accumulate", "checkpoint_epochs", "strip_epochs"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        if self.network == "meshnet":
+            require(bool(self.face.synthetic), "face.synthetic", self.face.synthetic, "a folder or URI")
+            require(bool(self.face.validation), "face.validation", self.face.validation, "a folder or URI")
+            require(self.accumulate == 1, "accumulate", self.accumulate, "1 with the network meshnet")
         require(self.steps_per_epoch >= 0, "steps_per_epoch", self.steps_per_epoch, "at least 0")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         require(0 < self.decay_last <= 1, "decay_last", self.decay_last, "a share above 0, at most 1")

@@ -79,7 +79,10 @@ def cached(folder: Path, key: dict[str, Any], make: Callable[[], FaceSet]) -> Fa
     return faces
 
 
-def _reduced(image: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def reduced(
+    image: UInt8[np.ndarray, "h w 3"], labels: UInt8[np.ndarray, "h w"], size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], UInt8[np.ndarray, "s s"]]:
+    """Returns a square crop and its label map at the size of a network's input."""
     small = Image.fromarray(image).resize((size, size), Image.Resampling.BOX, reducing_gap=None)
     marks = Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
     return np.asarray(small), np.asarray(marks)
@@ -105,11 +108,11 @@ def labelled_face(photo: LabelledPhoto, size: int, detector: FaceDetector | None
         inside = (x >= 0) & (y >= 0) & (x < labels.shape[1]) & (y < labels.shape[0])
         marks = np.full(_CROP_PX**2, np.uint8(Label.BACKGROUND))
         marks[inside] = labels[y[inside], x[inside]]
-        return _reduced(crop.rgb, marks.reshape(_CROP_PX, _CROP_PX), size)
+        return reduced(crop.rgb, marks.reshape(_CROP_PX, _CROP_PX), size)
     side = min(labels.shape)
     top, left = (labels.shape[0] - side) // 2, (labels.shape[1] - side) // 2
     window = slice(top, top + side), slice(left, left + side)
-    return _reduced(image[window], labels[window], size)
+    return reduced(image[window], labels[window], size)
 
 
 def photographed_faces(
@@ -133,4 +136,4 @@ def photographed_faces(
     if not crops:
         return []
     labels = segmenter.segment(np.stack(crops))
-    return [_reduced(crop, marks, size) for crop, marks in zip(crops, labels, strict=True)]
+    return [reduced(crop, marks, size) for crop, marks in zip(crops, labels, strict=True)]

@@ -38,7 +38,7 @@ class LandmarkSource:
         self._last: tuple[str, np.ndarray | None] | None = None
 
     def __call__(self, face: TrueFace) -> Float[np.ndarray, "68 2"] | None:
-        """Returns the landmarks in the face's picture; None without a picture or where no face is found."""
+        """Returns the landmarks in the face's picture; None without a picture, or where none are found or trusted."""
         if self._last is None or self._last[0] != face.name:
             self._last = (face.name, self._find(face))
         return self._last[1]
@@ -56,7 +56,9 @@ class LandmarkSource:
         if self._detector is None:
             self._detector = FaceDetector(FaceSettings())
         found = self._detector(face.photo.image)
-        return found[0].landmarks if found else None
+        # Landmarks that the reconstruction job would not trust are none.
+        usable = bool(found) and found[0].landmark_spread <= self._detector.settings.max_landmark_spread
+        return found[0].landmarks if usable else None
 
 
 class LandmarkBaseline:

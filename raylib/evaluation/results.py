@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from raylib.camera import Camera
@@ -24,7 +26,7 @@ Array = NDArray[Any]
 
 _COLUMNS = (
     *("image_uri", "image_sha256", "face_index", "status", "method", "morphable_model", "verts_mm", "R", "T_mm"),
-    *("focal_px", "principal_px", "albedo", "vertex_colors", "light_sh"),
+    *("focal_px", "principal_px", "landmarks_68", "albedo", "vertex_colors", "light_sh"),
 )
 
 
@@ -94,6 +96,10 @@ def _model(folder: Path, name: str) -> LinearFaceModel:
     """Returns the model whose topology a run's meshes have."""
     if name == "prior":
         return load_prior()
+    if name == "meshnet_paper":
+        # The paper's hemisphere: the prior's triangles, but no vertex belongs to a place on the face.
+        prior = load_prior()
+        return replace(prior, name=name, landmark_verts=torch.full_like(prior.landmark_verts, -1))
     record = folder / "run.json"
     try:
         spec = json.loads(record.read_text())["config"]["morphable_model"]
@@ -108,6 +114,8 @@ def _model(folder: Path, name: str) -> LinearFaceModel:
 def row_prediction(row: dict[str, Any], model: LinearFaceModel) -> Prediction:
     """Returns the face of a row of `jobs/reconstruct.py`.
 
+    A mesh whose topology knows no landmarks gets those points of its surface that lie under the detected ones.
+
     Args:
         row: values by column; lists are row-major.
         model: gives triangles and landmarks.
@@ -116,16 +124,52 @@ def row_prediction(row: dict[str, Any], model: LinearFaceModel) -> Prediction:
     assert verts is not None
     if len(verts) != len(model.mean):
         raise ConfigError(f"a row has {len(verts)} vertices where its model {model.name!r} has {len(model.mean)}")
+    faces, camera = model.faces.numpy(), _camera(row)
+    landmarks = model_landmarks(model, verts)
+    if not bool(model.has_landmark.any()) and camera is not None and row["landmarks_68"] is not None:
+        landmarks = points_under(np.reshape(row["landmarks_68"], (68, 2)), verts, faces, camera)
     return Prediction(
         verts=verts,
-        faces=model.faces.numpy(),
-        landmarks=model_landmarks(model, verts),
+        faces=faces,
+        landmarks=landmarks,
         in_prior_topology=model.name == "prior",
-        camera=_camera(row),
+        camera=camera,
         albedo=_array(row["albedo"], 3),
         colors=_array(row["vertex_colors"], 3),
         light_sh=_array(row["light_sh"], 3),
     )
+
+
+def points_under(
+    pixels: Float[np.ndarray, "n 2"], verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], camera: Camera
+) -> Float[np.ndarray, "n 3"]:
+    """Returns the points of a mesh that a camera shows at places of its picture, NaN where it shows none.
+
+    Args:
+        pixels: places in the picture.
+        verts: vertices.
+        faces: triangles.
+        camera: a batch of one.
+    """
+    seen = camera.to_camera(torch.from_numpy(verts)[None])[0].numpy()
+    a, b, c = (seen[faces[:, k]] for k in range(3))
+    focal, principal = float(camera.focal_px[0]), camera.principal_px[0].numpy()
+    out = np.full((len(pixels), 3), np.nan)
+    for i, pixel in enumerate(pixels):
+        ray = np.append((pixel - principal) / focal, 1.0)
+        # The ray t * ray meets a + u (b - a) + v (c - a); Moeller and Trumbore 1997.
+        p = np.cross(ray, c - a)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = 1 / ((b - a) * p).sum(1)
+            u = (-a * p).sum(1) * inverse
+            q = np.cross(-a, b - a)
+            v, depth = (q @ ray) * inverse, ((c - a) * q).sum(1) * inverse
+            hit = np.flatnonzero((u >= 0) & (v >= 0) & (u + v <= 1) & (depth > 0))
+        if len(hit):
+            f = hit[depth[hit].argmin()]
+            corners = verts[faces[f]].astype(np.float64)
+            out[i] = (1 - u[f] - v[f]) * corners[0] + u[f] * corners[1] + v[f] * corners[2]
+    return out
 
 
 def model_landmarks(model: LinearFaceModel, verts: Array) -> Array:

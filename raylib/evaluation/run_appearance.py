@@ -16,6 +16,7 @@ from jaxtyping import Float
 from raylib.config import EvaluateAppearanceConfig
 from raylib.errors import ConfigError
 from raylib.evaluation.appearance import VGG_LAYERS, AppearanceErrors, AppearanceJudge
+from raylib.evaluation.appearance_pictures import AppearanceSheet
 from raylib.evaluation.appearance_report import by_tone, markdown, summarise
 from raylib.evaluation.baselines import LandmarkSource, MeanFace
 from raylib.evaluation.drawing import draw, to_linear
@@ -117,7 +118,8 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
     vgg = load_vgg(config.vgg, VGG_LAYERS) if config.vgg else None
     source = LandmarkSource(config.landmarks, config.landmark_noise_px, config.seed)
     reference = MeanAppearance(mean_albedo(judged_faces(config)), MeanFace(source, config.fov_deg))
-    judge = AppearanceJudge(config.self_shadow, vgg)
+    drawn = config.pictures and config.worst > 0
+    judge, sheet = AppearanceJudge(config.self_shadow, vgg, keep_pictures=drawn), AppearanceSheet(config.worst)
     methods: list[Method] = [reference, *results]
     errors: dict[str, dict[str, AppearanceErrors]] = {method.name: {} for method in methods}
     without_albedo = set()
@@ -126,7 +128,9 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
             prediction = method(face)
             if prediction is None:
                 continue
-            errors[method.name][face.name] = judge(prediction, face)
+            found = judge(prediction, face)
+            sheet.add(method.name, face, prediction, found)
+            errors[method.name][face.name] = replace(found, pictures={})
             if prediction.albedo is None:
                 without_albedo.add(method.name)
     for method in results:
@@ -152,4 +156,7 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     (out / "appearance.json").write_text(json.dumps(report, indent=1))
     (out / "appearance.md").write_text(markdown(report) + "\n")
+    picture = sheet.picture()
+    if picture is not None:
+        picture.save(out / "appearance_worst.png")
     return report

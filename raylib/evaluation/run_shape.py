@@ -20,7 +20,7 @@ from raylib.evaluation.regions import region_points
 from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.shape import ShapeErrors, shape_errors
 from raylib.evaluation.shape_pictures import Case, WorstCases, curves, heat_maps, worst_cases
-from raylib.evaluation.shape_report import markdown, summarise
+from raylib.evaluation.shape_report import by_yaw, markdown, summarise
 from raylib.evaluation.truth import known_faces
 from raylib.provenance import environment
 
@@ -78,7 +78,8 @@ def shape_report(errors: dict[str, dict[str, ShapeErrors]], resamples: int, seed
 
     def summarised(by_face: dict[str, ShapeErrors]) -> dict[str, Any]:
         figures = summarise(by_face, reference, resamples, seed)
-        return {**figures, "missing": len(reference) - len(by_face)}
+        missing = len(reference) - len(by_face)
+        return {**figures, "missing": missing, "by_yaw": by_yaw(by_face, reference, resamples, seed)}
 
     report = {
         "faces": len(reference),

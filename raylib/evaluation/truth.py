@@ -137,10 +137,8 @@ def _synthetic_face(row: dict[str, Any], scan_points: int) -> TrueFace:
         return np.asarray(row[name], dtype=np.float64).reshape(shape)
 
     verts, R = array("verts_mm", -1, 3), array("R", 1, 3, 3)
-    camera = Camera(
-        *(torch.from_numpy(array(n, *s)) for n, s in (("R", (1, 3, 3)), ("T", (1, 3)), ("focal_px", (1,)))),
-        torch.from_numpy(array("principal_px", 1, 2)),
-    )
+    shapes = {"R": (1, 3, 3), "T": (1, 3), "focal_px": (1,), "principal_px": (1, 2)}
+    camera = Camera(*(torch.from_numpy(array(name, *shape)) for name, shape in shapes.items()))
     picture = np.asarray(Image.open(io.BytesIO(row["image"])).convert("RGB"))
     visible = np.asarray(row["landmark_visible"], dtype=bool)
     # One person in one pose and expression: what differs between such pictures is the light.

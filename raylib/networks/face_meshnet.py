@@ -1,10 +1,10 @@
 """The network that corrects a landmark fit from the picture: pose, shape, expression, albedo, light, uncertainty.
 
 It keeps the paper's idea, a convolutional network that moves and colours the vertices of the 2113-vertex hemisphere
-with the segmentation as a second picture, and changes how: residual blocks instead of two flat linear layers, features
-of the picture sampled where the fitted vertices project, convolutions on the mesh's graph from coarse to fine, and
-corrections to a fit instead of a mesh from nothing. All last layers start at zero: an untrained network returns the
-landmark fit.
+with the segmentation as a second picture, and changes how: residual blocks instead of two flat linear layers,
+features of the picture sampled where the fitted vertices project, convolutions on the mesh's graph from coarse to
+fine, and corrections to a fit instead of a mesh from nothing. All last layers start at zero: an untrained network
+returns the landmark fit.
 """
 
 from __future__ import annotations
@@ -159,7 +159,11 @@ class FaceMeshNet(nn.Module):
         coarse, middle, fine = graph_widths
         # Up the hierarchy: what the vertices know and see, from fine to coarse.
         self.gather = nn.ModuleList(
-            [_entry(vertex_channels, middle, 2), _entry(middle + widths[1], middle), _entry(middle + widths[2], coarse)]
+            [
+                _entry(vertex_channels, middle, 2),
+                _entry(middle + widths[1], middle),
+                _entry(middle + widths[2], coarse),
+            ]
         )
         self.coarse = nn.Sequential(*(Residual(coarse) for _ in range(blocks)))
         squeezed = 16
@@ -167,8 +171,8 @@ class FaceMeshNet(nn.Module):
         seen = squeezed * self._lattice(0).num_verts + widths[3] + fit_channels
         self.mix = nn.Sequential(nn.Linear(seen, hidden), nn.LayerNorm(hidden), nn.SiLU())
         self.think = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU())
-        # Pose, identity and expression are also a linear function of the fit and of what the coarsest level's vertices
-        # show; training begins with its least squares solution.
+        # Pose, identity and expression are also a linear function of the fit and of what the coarsest level's
+        # vertices show; training begins with its least squares solution.
         direct = fit_channels + vertex_channels * self._lattice(0).num_verts
         self.direct = _zero_linear(direct, 6 + identity_modes + expression_modes)
         self.coefficient_head = _zero_linear(hidden, 6 + identity_modes + expression_modes)
@@ -222,7 +226,8 @@ class FaceMeshNet(nn.Module):
         offsets = subdivide(offsets) + self._offsets(2, y)
         surface = fine.to_verts(self.surface_head(y)).float()
 
-        plain = self.direct(self.direct_features(inputs)).float()
+        # The first fit feature tells a second look from the first: least squares holds for the first only.
+        plain = self.direct(self.direct_features(inputs)).float() * (1 - inputs.fit_features[:, :1])
         pose, identity, expression = (self.coefficient_head(mixed).float() * self._units(plain) + plain).split(
             [6, self.identity_modes, self.expression_modes], dim=1
         )

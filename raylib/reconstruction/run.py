@@ -193,7 +193,7 @@ def _output_error(error: BaseException | None) -> StorageError | None:
     while error is not None:
         cause = getattr(error, "cause", None) or error.__cause__
         if isinstance(cause, StorageError):
-            return StorageError(f"{cause}; the same command goes on from here")
+            return StorageError(str(cause))
         error = cause
     return None
 

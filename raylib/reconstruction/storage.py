@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from raylib.errors import ConfigError, ImageError, StorageError
@@ -173,15 +175,36 @@ class Location:
         Raises:
             StorageError: it could not be written after all tries.
         """
-        path = self.join(relative)
         try:
-            if self.is_local:
-                self.patiently(lambda: self._write_local(Path(path), content))
-            else:  # object stores show an object when it is complete
-                self.patiently(lambda: self.filesystem.pipe_file(path, content))
+            self._write(relative, content)
         except Exception as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise StorageError(f"output {self.uri!r} cannot be written: {reason}") from None
+            raise self._lost("written", error) from None
+
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """Returns a Parquet file of a run's output by its path in the filesystem.
+
+        Raises:
+            ValueError, KeyError: it is no such file, or lacks columns.
+            StorageError: it could not be read after all tries.
+        """
+        try:
+            return self.patiently(lambda: pq.read_table(path, columns=columns, filesystem=self.filesystem))
+        except (ValueError, KeyError):
+            raise
+        except Exception as error:
+            raise self._lost("read", error) from None
+
+    def _lost(self, what: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"output {self.uri!r} cannot be {what}: {_reason(error)}; the same command goes on where this run stopped"
+        )
+
+    def _write(self, relative: str, content: bytes) -> None:
+        path = self.join(relative)
+        if self.is_local:
+            self.patiently(lambda: self._write_local(Path(path), content))
+        else:  # object stores show an object when it is complete
+            self.patiently(lambda: self.filesystem.pipe_file(path, content))
 
     def _write_local(self, path: Path, content: bytes) -> None:
         incoming = Path(self.path) / _INCOMING
@@ -209,7 +232,11 @@ class Location:
             shutil.rmtree(Path(self.path) / _INCOMING, ignore_errors=True)
 
     def list_files(self, relative: str, suffix: str) -> list[str]:
-        """Returns the sorted paths of the files with a suffix in a folder below this one, as they are now."""
+        """Returns the sorted paths of the files with a suffix in a folder below this one, as they are now.
+
+        Raises:
+            StorageError: they could not be listed after all tries.
+        """
         folder = self.join(relative)
 
         def once() -> list[str]:
@@ -219,7 +246,10 @@ class Location:
             except FileNotFoundError:
                 return []
 
-        return sorted(self.patiently(once))
+        try:
+            return sorted(self.patiently(once))
+        except Exception as error:
+            raise self._lost("listed", error) from None
 
 
 def open_input(location: Location) -> None:
@@ -298,11 +328,12 @@ def check_writable(location: Location) -> None:
     try:
         if location.is_local and Path(location.path).exists() and not Path(location.path).is_dir():
             raise NotADirectoryError("it is a file, expected a folder")
-        location.write_bytes(probe, b"")
+        location._write(probe, b"")
         location.remove(location.join(probe))
         location.remove_temporary()
-    except StorageError as error:
-        raise ConfigError(str(error)) from None
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ConfigError(f"output {location.uri!r} cannot be written: {reason}") from error
+        raise ConfigError(f"output {location.uri!r} cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

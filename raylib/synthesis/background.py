@@ -6,26 +6,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from scipy.ndimage import gaussian_filter
 
+from raylib.color import srgb_to_linear
 from raylib.errors import ConfigError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
-
-def to_linear(srgb: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Returns linear light of sRGB values, both 0..1."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def to_srgb(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Returns sRGB values of linear light, both 0..1."""
-    x = np.clip(linear, 0, 1)
-    return np.where(
-        x <= 0.0031308, 12.92 * x, 1.055 * np.power(x, 1 / 2.4, where=x > 0, out=np.zeros_like(x)) - 0.055
-    )
 
 
 def draw_background(
@@ -40,7 +29,7 @@ def draw_background(
         folder: pictures to take instead of drawn ones.
     """
     if folder is not None:
-        files = _pictures(folder)
+        files = pictures(folder)
         return _from_picture(rng, files[rng.integers(len(files))], size)
     kind = rng.choice(["wall", "blur", "room", "spots", "dark"], p=[0.25, 0.28, 0.27, 0.1, 0.1])
     tone = light / max(float(light.mean()), 1e-3)
@@ -98,7 +87,12 @@ def _clouds(rng: np.random.Generator, size: int, cells: int) -> Float[np.ndarray
 
 
 @lru_cache(maxsize=4)
-def _pictures(folder: str) -> tuple[Path, ...]:
+def pictures(folder: str) -> tuple[Path, ...]:
+    """Returns the picture files below a folder.
+
+    Raises:
+        ConfigError: there are none.
+    """
     files = tuple(sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES))
     if not files:
         raise ConfigError(f"backgrounds is {folder!r}, expected a folder with pictures")
@@ -116,6 +110,6 @@ def _from_picture(rng: np.random.Generator, file: Path, size: int) -> Float[np.n
     crop = picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    linear = to_linear(np.asarray(crop, dtype=np.float32) / 255)
+    linear = srgb_to_linear(torch.from_numpy(np.asarray(crop, dtype=np.float32) / 255)).numpy()
     sigma = float(rng.choice([0.0, 0.01, 0.03])) * size
     return gaussian_filter(linear, (sigma, sigma, 0)) if sigma > 0.3 else linear

@@ -32,7 +32,7 @@ _BAND = np.array([
 ], dtype=np.float64)  # fmt: skip
 _OPENING = np.array([
     (0, 66, 4), (36, 60, -8), (60, 40, -34), (70, 5, -52), (72, -40, -56), (74, -95, -60), (80, -110, -100),
-    (70, -120, -140), (0, -125, -165),
+    (60, -104, -128), (0, -100, -150),
 ], dtype=np.float64)  # fmt: skip
 """Lower edges of a cap and of a scarf."""
 

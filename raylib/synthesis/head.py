@@ -38,8 +38,6 @@ class Head:
         tucked_bary: and their weights.
         hem: vertices on the lower edge of the ICT bust, from which shoulders go on.
         rim: vertices on the face's edge.
-        rim_rest: three vertices of the rest of the head around each of them.
-        rim_bary: and their weights.
     """
 
     prior: LinearFaceModel
@@ -56,8 +54,6 @@ class Head:
     tucked_face: Int[np.ndarray, "t 3"]
     tucked_bary: Float[np.ndarray, "t 3"]
     rim: Int[np.ndarray, " r"]
-    rim_rest: Int[np.ndarray, "r 3"]
-    rim_bary: Float[np.ndarray, "r 3"]
 
     @property
     def n_face_verts(self) -> int:
@@ -81,10 +77,10 @@ class Head:
         return np.concatenate([head, *(head[self.hem] * scale + shift for scale, shift in _SHOULDERS)])
 
     def normals(self, verts: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
-        """Returns unit vertex normals, the same on both sides of the face's edge."""
+        """Returns unit vertex normals, the face's as if it were alone, the same on both sides of its edge."""
         normals = mesh_normals(verts, self.faces)
-        at_rim = np.einsum("rk,rkc->rc", self.rim_bary, normals[self.rim_rest])
-        normals[self.rim] = at_rim / np.linalg.norm(at_rim, axis=1, keepdims=True)
+        self.carry_under(normals)
+        normals[self.tucked] /= np.linalg.norm(normals[self.tucked], axis=1, keepdims=True)
         return normals
 
     def carry_under(self, values: Float[np.ndarray, "v c"]) -> None:
@@ -112,7 +108,6 @@ def load_head() -> Head:
     sheets += [_sheet(ring + (k - 1) * len(loop), ring + k * len(loop)) for k in range(1, len(_SHOULDERS))]
     whole = np.concatenate([mean, *(mean[loop] * scale + shift for scale, shift in _SHOULDERS)])
     rim = np.flatnonzero(np.bincount(_boundary_sides(face_faces).ravel(), minlength=n) > 0)
-    rim_tri, rim_bary, _ = _closest(face_mean[rim], mean, rest_faces)
     return Head(
         prior=prior,
         mean=whole,
@@ -128,8 +123,6 @@ def load_head() -> Head:
         tucked_face=face_faces[tri[keep]],
         tucked_bary=bary[keep].astype(np.float32),
         rim=rim,
-        rim_rest=rest_faces[rim_tri],
-        rim_bary=rim_bary.astype(np.float32),
     )
 
 

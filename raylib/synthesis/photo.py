@@ -6,11 +6,12 @@ import io
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
-from raylib.synthesis.background import to_srgb
+from raylib.color import linear_to_srgb
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def photograph(
     if effects.shot_noise or effects.read_noise:
         deviation = np.sqrt(effects.shot_noise**2 * np.maximum(light, 0) + effects.read_noise**2)
         light = light + deviation * rng.standard_normal(light.shape, dtype=np.float32)
-    tone = to_srgb(light)
+    tone = linear_to_srgb(torch.from_numpy(np.clip(light, 0, 1, dtype=np.float32))).numpy()
     if effects.contrast:
         tone = tone + effects.contrast * (tone * tone * (3 - 2 * tone) - tone)
     picture = Image.fromarray((tone * 255 + 0.5).astype(np.uint8))

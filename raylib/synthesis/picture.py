@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from raylib.camera import Camera
+from raylib.color import srgb_to_linear
 from raylib.config import SynthesisSettings
 from raylib.lighting import lambert_transfer, shadowed_transfer, sphere_directions
 from raylib.mesh import vertex_adjacency
 from raylib.render import rasterize_pixels
 from raylib.segmentation import Label
 from raylib.synthesis.atlas import Atlas
-from raylib.synthesis.background import to_linear
 from raylib.synthesis.hair import HairMesh, HairStyle, coarse_grid, grid_faces, hair_mesh, under_hair
 from raylib.synthesis.head import Head
 from raylib.synthesis.light import SceneLight
@@ -32,7 +32,7 @@ _IN_FRONT_MM = 5.0
 _CAST_ABOVE_MM = -150.0
 """Shadows are cast by and onto what lies above this height of the mean head."""
 _CLOTH_MM = 2.5
-_LINEAR = to_linear(np.arange(256, dtype=np.float32) / 255)
+_LINEAR = srgb_to_linear(torch.arange(256) / 255).numpy()
 # Light under the skin spreads red furthest (d'Eon and Luebke 2007, GPU Gems 3, chapter 14).
 _SCATTER = np.array([0.55, 0.22, 0.10], np.float32)
 
@@ -49,6 +49,7 @@ class Look(NamedTuple):
         oily: strength of highlights.
         gaze: yaw and pitch in degrees.
         down: unit vector of gravity in face space.
+        photo: albedo of the texels from a photograph, or None for drawn skin.
     """
 
     skin: SkinLook
@@ -59,6 +60,7 @@ class Look(NamedTuple):
     oily: float
     gaze: tuple[float, float]
     down: Float[np.ndarray, " 3"]
+    photo: Float[np.ndarray, "n 3"] | None = None
 
 
 class _Samples(NamedTuple):
@@ -135,7 +137,7 @@ class PictureMaker:
         head, n = self.head, self.head.n_face_verts
         normals = head.normals(verts)
         texture = to_texture_bytes(
-            paint_texture(head, self.atlas, look.skin, verts, gaze_vectors(*look.gaze), look.noise_offset)
+            paint_texture(head, self.atlas, look.skin, verts, gaze_vectors(*look.gaze), look.noise_offset, look.photo)
         )
         painted = np.concatenate([_LINEAR[texture[..., :3]], texture[..., 3:].astype(np.float32) / 255], axis=2)
         albedo_face = vertex_albedo(self.atlas, painted)

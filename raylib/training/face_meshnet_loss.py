@@ -39,7 +39,7 @@ def vertex_weights(model: LinearFaceModel) -> Float[Tensor, " v"]:
 def aligned_error(
     verts: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"], weights: Float[Tensor, " v"]
 ) -> tuple[Float[Tensor, "b v 3"], Float[Tensor, " b"]]:
-    """Returns how far vertices are from the truth after what one picture does not show, position and size, is removed.
+    """Returns how far vertices are from the truth without position and size, which one picture does not show.
 
     Returns:
         The displacements in millimetres of the truth, and the factor by which the vertices had to be enlarged.

@@ -1,7 +1,7 @@
 """Training faces for the network that corrects landmark fits, prepared once and kept in memory-mapped files.
 
 A sample holds what the reconstruction would see of a face (crop, label map, the fit of dlib's landmarks) and, of
-synthetic faces, the truth. Detection, fit and segmentation are the job's own, so that the network learns their errors.
+synthetic faces, the truth. Detection, fit and segmentation are the job's own: the network learns their errors.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ class SampleMaker:
             pictures: photographs or synthetic faces.
             groups: a number for each, kept beside the sample.
         """
-        found = [(p, g, marks) for p, g in zip(pictures, groups, strict=True) if (marks := self._landmarks(p)) is not None]
+        found = [
+            (p, g, marks) for p, g in zip(pictures, groups, strict=True) if (marks := self._landmarks(p)) is not None
+        ]
         if not found:
             return {}
         crops = [crop_face(p.rgb, marks, _SEGMENT_PX) for p, _, marks in found]
@@ -166,9 +168,8 @@ class SampleMaker:
             "group": np.array([g for _, g, _ in found]),
         }
         for prefix, c in (("fit", fit.camera), ("true", truth)):
-            arrays |= {
-                f"{prefix}_R": c.R, f"{prefix}_T": c.T, f"{prefix}_focal": c.focal_px, f"{prefix}_principal": c.principal_px,
-            }  # fmt: skip
+            parts = {"R": c.R, "T": c.T, "focal": c.focal_px, "principal": c.principal_px}
+            arrays |= {f"{prefix}_{name}": value for name, value in parts.items()}
         return {name: np.asarray(value) for name, value in arrays.items()}
 
     def _landmarks(self, picture: Picture) -> Float[np.ndarray, "68 2"] | None:
@@ -229,8 +230,10 @@ class FaceSamples:
             raise ConfigError(f"samples are looked for in {folder}, expected samples.json and arrays there")
         saved = json.loads(record.read_text())
         if saved["model_sha256"] != model.sha256:
-            raise ConfigError(f"samples in {folder} were made with the face model {saved['model_sha256'][:12]}, expected "
-                              f"{model.sha256[:12]}, {model.name!r}")  # fmt: skip
+            made = saved["model_sha256"][:12]
+            raise ConfigError(
+                f"samples in {folder} were made with the face model {made}, expected {model.sha256[:12]}"
+            )
         self.model, self.count = model, int(saved["count"])
         self._arrays: dict[str, np.ndarray] = {}
         for name, (shape, kind) in _shapes(model).items():
@@ -266,7 +269,10 @@ class FaceSamples:
 
 
 def write_samples(
-    batches: Iterator[tuple[Sequence[Picture], Sequence[int]]], maker: SampleMaker, folder: Path, limit: int | None = None
+    batches: Iterator[tuple[Sequence[Picture], Sequence[int]]],
+    maker: SampleMaker,
+    folder: Path,
+    limit: int | None = None,
 ) -> int:
     """Writes samples of pictures to a folder until they end or there are enough; returns how many.
 

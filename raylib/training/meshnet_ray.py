@@ -17,9 +17,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from raylib.config import TrainMeshnetConfig
 from raylib.datasets.face_set import FaceSet
+from raylib.errors import ConfigError
 from raylib.networks.vgg import load_vgg
 from raylib.ray_cluster import join_ray
 from raylib.templates import load_template
+from raylib.training.face_meshnet_ray import run_face_training
 from raylib.training.meshnet_data import prepare_faces
 from raylib.training.meshnet_loop import (
     MeshTrainState,
@@ -194,11 +196,16 @@ def run_training(config: TrainMeshnetConfig) -> Path:
         ConfigError: data, weights or checkpoints are not what the configuration says.
         StorageError: checkpoints cannot be written any more.
     """
+    if config.network == "meshnet":
+        return run_face_training(config)
     config = _checked(config)
     check_storage(config)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     faces = None if config.network == "babymeshnet" else prepare_faces(config.data, config.image_px)
+    if faces is not None and min(map(len, faces)) < config.num_workers:
+        counts = f"{len(faces[0])} faces for training and {len(faces[1])} for validation"
+        raise ConfigError(f"num_workers is {config.num_workers}, expected at most one a face: there are {counts}")
     join_ray(worker_output=True)
     args: dict[str, Any] = {"config": config, "faces": None, "num_train": 1}
     if faces is not None:
