@@ -281,7 +281,7 @@ def test_scans_in_metres_or_without_a_nose_tip_are_the_same_faces(tmp_path):
     write_scan(tmp_path / "m", "sub", verts / 1000, FACES, marks / 1000, "# head\nunit m\n")
     file = tmp_path / "m" / "sub.landmarks"
     file.write_text("\n".join(line for line in file.read_text().splitlines() if "nose_tip" not in line))
-    (here,), (there,) = known_faces(tmp_path / "mm", 100), known_faces(tmp_path / "m", 100)
+    (here,), (there,) = known_faces(str(tmp_path / "mm"), 100), known_faces(str(tmp_path / "m"), 100)
     np.testing.assert_allclose(here.scan, there.scan, atol=1e-4)
     np.testing.assert_allclose(here.landmarks[33], there.landmarks[33], atol=1e-4)
     assert np.linalg.norm(here.landmarks[30] - there.landmarks[30]) < 5
@@ -296,7 +296,7 @@ def test_a_scan_without_triangles_is_a_cloud_of_points(tmp_path):
     write_scan(tmp_path, "a", verts, FACES, model_landmarks(load_prior(), verts))
     (tmp_path / "a.obj").unlink()
     trimesh.PointCloud(verts).export(tmp_path / "a.ply")
-    (face,) = known_faces(tmp_path, 100)
+    (face,) = known_faces(str(tmp_path), 100)
     assert (len(face.faces), face.scan_normals) == (0, None)
     errors = shape_errors(as_prediction(verts), face, region_points(face))
     assert errors.distances.max() < 1e-3
@@ -307,7 +307,7 @@ def test_a_scan_without_triangles_is_a_cloud_of_points(tmp_path):
 def test_anchors_of_a_scan_name_places_of_the_face(tmp_path):
     verts = some_faces(1)[0]
     write_scan(tmp_path, "a", verts[:, [2, 0, 1]], FACES, model_landmarks(load_prior(), verts[:, [2, 0, 1]]))
-    (face,) = known_faces(tmp_path, 100)
+    (face,) = known_faces(str(tmp_path), 100)
     prior = load_prior().mean.numpy()
     near = np.linalg.norm(prior - prior[load_prior().landmark_verts[30]], axis=1) < 80
     apart = np.linalg.norm(prior[face.anchor] - prior, axis=1)[near]
@@ -333,7 +333,7 @@ def test_a_mistake_in_a_landmark_file_is_one_sentence(tmp_path, line, message):
     with (tmp_path / "a.landmarks").open("a") as file:
         file.write(f"\n{line}\n")
     with pytest.raises(ConfigError) as mistake:
-        list(known_faces(tmp_path, 100))
+        list(known_faces(str(tmp_path), 100))
     assert message in str(mistake.value)
     assert "\n" not in str(mistake.value)
 
@@ -342,19 +342,19 @@ def test_broken_and_missing_files_are_one_sentence(tmp_path):
     verts = some_faces(1)[0]
     marks = model_landmarks(load_prior(), verts)
     with pytest.raises(ConfigError, match="holds no known faces"):
-        known_faces(tmp_path, 100)
+        known_faces(str(tmp_path), 100)
     write_scan(tmp_path / "t", "a", verts, FACES, marks)
     (tmp_path / "t" / "a.obj").write_text("v 1 2 3\nf 1 2 3\n")
     with pytest.raises(ConfigError, match="is no mesh: ValueError: a triangle names a vertex outside of its 1"):
-        list(known_faces(tmp_path / "t", 100))
+        list(known_faces(str(tmp_path / "t"), 100))
     (tmp_path / "t" / "a.obj").unlink()
     with pytest.raises(ConfigError, match=r"has no \.obj or \.ply beside it"):
-        list(known_faces(tmp_path / "t", 100))
+        list(known_faces(str(tmp_path / "t"), 100))
     with pytest.raises(ConfigError, match="do not exist"):
-        ResultsFolder("x", tmp_path / "none")
+        ResultsFolder("x", str(tmp_path / "none"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="hold no reconstructed face"):
-        ResultsFolder("x", tmp_path / "empty")
+        ResultsFolder("x", str(tmp_path / "empty"))
 
 
 def test_results_of_other_faces_are_an_error(tmp_path):
@@ -420,7 +420,7 @@ def test_a_mesh_whose_topology_has_no_landmarks_takes_those_of_the_picture(tmp_p
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "part-0.parquet").write_bytes(rows.to_parquet([row]))
     truth = prior_truth("a", verts, 500, photo)
-    found = ResultsFolder("paper", tmp_path)(truth)
+    found = ResultsFolder("paper", str(tmp_path))(truth)
     assert not found.in_prior_topology
     errors = shape_errors(found, truth, region_points(truth))
     assert errors.distances.max() < 1e-3

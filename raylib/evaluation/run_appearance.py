@@ -62,7 +62,7 @@ def judged_faces(config: EvaluateAppearanceConfig) -> Iterator[TrueFace]:
     Raises:
         ConfigError: one of them is not, or there is no truth.
     """
-    for face in islice(known_faces(Path(config.truth), 100), config.max_faces or None):
+    for face in islice(known_faces(config.truth, 100, config.storage_options), config.max_faces or None):
         if face.appearance is None or face.photo is None or face.photo.camera is None:
             raise ConfigError(
                 f"face {face.name!r} of truth {config.truth!r} has no known albedo and light, expected Parquet files "
@@ -114,7 +114,7 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    results = [ResultsFolder(name, Path(path)) for name, path in config.result_folders.items()]
+    results = [ResultsFolder(name, uri, config.storage_options) for name, uri in config.result_folders.items()]
     vgg = load_vgg(config.vgg, VGG_LAYERS) if config.vgg else None
     source = LandmarkSource(config.landmarks, config.landmark_noise_px, config.seed)
     reference = MeanAppearance(mean_albedo(judged_faces(config)), MeanFace(source, config.fov_deg))

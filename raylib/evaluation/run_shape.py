@@ -108,8 +108,10 @@ def run_shape(config: EvaluateShapeConfig) -> dict[str, Any]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    results: list[Method] = [ResultsFolder(name, Path(path)) for name, path in config.result_folders.items()]
-    faces = known_faces(Path(config.truth), config.scan_points)
+    results: list[Method] = [
+        ResultsFolder(name, uri, config.storage_options) for name, uri in config.result_folders.items()
+    ]
+    faces = known_faces(config.truth, config.scan_points, config.storage_options)
     methods = [*chosen_methods(config), *results]
     worst = WorstCases(config.worst if config.pictures else 0)
     errors = evaluate_shapes(islice(faces, config.max_faces or None), methods, config.align, worst)
