@@ -192,7 +192,8 @@ def test_light_turns_with_the_head():
         turned = draw_light(random_for(n, "light"), R)
         want = rotate_sh(torch.from_numpy(still.sh)[None], torch.from_numpy(R).float()[None])[0].numpy()
         assert np.abs(turned.sh - want).max() < 2e-4
-        assert np.abs(turned.lamp_direction - R @ still.lamp_direction).max() < 1e-5
+        if still.lamp_color.any():
+            assert np.abs(turned.lamp_direction - R @ still.lamp_direction).max() < 1e-5
 
 
 def test_a_narrow_lobe_shines_as_its_colour():

@@ -53,8 +53,8 @@ class TrainState:
 
 def new_state(network: FaceMeshNet, weight_decay: float) -> TrainState:
     """Returns the state before the first step."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    free = [p for p in network.parameters() if p.ndim <= 1]
+    learned = [p for p in network.parameters() if p.requires_grad]
+    decayed, free = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
     return TrainState(network, copy.deepcopy(network).requires_grad_(False), optimizer)
@@ -181,7 +181,7 @@ def train_step(
     total, terms = loss(estimate, corrections, batch, lit, reference)
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), 5.0)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), 2.0)
     if bool(torch.isfinite(norm)):  # a face behind its camera must not end the run
         state.optimizer.step()
     state.step += 1
