@@ -271,6 +271,25 @@ def test_a_method_is_compared_with_the_mean_face_on_its_own_faces():
     assert report["methods"]["mean face"]["missing"] == 0
 
 
+def test_a_mesh_that_cannot_be_measured_is_missing(caplog):
+    verts = some_faces(3)
+    truths = [prior_truth(f"{i}", v, 300) for i, v in enumerate(verts)]
+
+    class Faulty:
+        name = "faulty"
+
+        def __call__(self, face):
+            answer = as_prediction(face.verts)
+            if face.name == "0":
+                return replace(answer, landmarks=np.full((68, 3), np.nan))
+            return replace(answer, verts=answer.verts * np.nan) if face.name == "1" else answer
+
+    report = shape_report(evaluate_shapes(truths, [MeanFace(), Faulty()]), 10, 0)
+    assert (report["methods"]["faulty"]["faces"], report["methods"]["faulty"]["missing"]) == (1, 2)
+    assert "face 0 by method faulty cannot be measured: 0 of the seven landmarks" in caplog.text
+    assert "face 1 by method faulty cannot be measured: it has vertices that are not finite" in caplog.text
+
+
 # --- files -------------------------------------------------------------------------------------------------------
 
 
@@ -425,6 +444,38 @@ def test_a_mesh_whose_topology_has_no_landmarks_takes_those_of_the_picture(tmp_p
     errors = shape_errors(found, truth, region_points(truth))
     assert errors.distances.max() < 1e-3
     assert errors.figures["landmark_nme"] < 1e-3
+
+
+def test_results_are_found_by_content_before_name(tmp_path):
+    from raylib.reconstruction import rows
+
+    verts, camera = some_faces(3), some_camera()
+
+    def row(uri: str, digest: str, v: np.ndarray) -> dict:
+        return {
+            "image_uri": uri, "image_sha256": digest, "face_index": 0, "status": "ok", "morphable_model": "prior",
+            "verts_mm": v.astype(np.float32).ravel(), "R": camera.R[0].flatten().tolist(),
+            "T_mm": camera.T[0].tolist(), "focal_px": 700.0, "principal_px": [128.0, 120.0],
+        }  # fmt: skip
+
+    table = [row("x/a.png", "h0", verts[0]), row("y/a.png", "h1", verts[1]), row("y/copy.png", "h1", verts[1])]
+    table += [row("y/b.png", "h2", verts[2]), {**row("y/c.png", "h3", verts[2]), "status": "no_face"}]
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "part-0.parquet").write_bytes(rows.to_parquet(table))
+    results = ResultsFolder("x", str(tmp_path))
+
+    def found(*keys: str) -> int | None:
+        answer = results(prior_truth("t", verts[0], 100, keys=keys))
+        if answer is None:
+            return None
+        return int(np.abs(answer.verts - verts).max((1, 2)).argmin())
+
+    assert found("h1") == 1
+    assert found("b", "h0") == 0  # content before name
+    assert found("b") == 2
+    assert found("a") is None  # two pictures of this name
+    assert found("c") is None
+    assert found("copy") == 1
 
 
 # --- baselines ---------------------------------------------------------------------------------------------------

@@ -46,13 +46,16 @@ class ResultsFolder:
     def __init__(self, name: str, uri: str, storage_options: Mapping[str, Any] | None = None):
         self.name = name
         output = Location(uri, storage_options or {})
-        self._by_key: dict[str, Prediction | None] = {}
+        self._by_hash: dict[str, Prediction] = {}
+        self._by_name: dict[str, Prediction | None] = {}
         found = _from_rows(output) if output.list_files("faces", ".parquet") else _from_meshes(Path(output.path))
-        for keys, prediction in found:
-            for key in keys:
+        for digest, names, prediction in found:
+            if digest:
+                self._by_hash.setdefault(digest, prediction)
+            for key in names:
                 # Two faces of one name, say IMG_1.jpg of two folders, are not told apart by it.
-                self._by_key[key] = None if key in self._by_key else prediction
-        if not self._by_key:
+                self._by_name[key] = None if key in self._by_name else prediction
+        if not self._by_name:
             raise ConfigError(
                 f"results {uri!r} hold no reconstructed face, expected faces/*.parquet of "
                 "jobs/reconstruct.py with status ok, or OBJ and PLY files with .landmarks files"
@@ -60,10 +63,13 @@ class ResultsFolder:
 
     def __call__(self, face: TrueFace) -> Prediction | None:
         """Returns the reconstruction that one of the face's keys names."""
-        return next((p for key in face.keys if (p := self._by_key.get(key)) is not None), None)
+        by_hash = (self._by_hash.get(key) for key in face.keys)
+        by_name = (self._by_name.get(key) for key in face.keys)
+        return next((prediction for prediction in (*by_hash, *by_name) if prediction is not None), None)
 
 
-def _from_meshes(folder: Path) -> Iterator[tuple[tuple[str, ...], Prediction]]:
+def _from_meshes(folder: Path) -> Iterator[tuple[str, set[str], Prediction]]:
+    """Yields meshes without a hash, but with all their names."""
     if not folder.is_dir():
         raise ConfigError(f"results {str(folder)!r} do not exist, expected a folder")
     prior_faces = load_prior().faces.numpy()
@@ -73,11 +79,11 @@ def _from_meshes(folder: Path) -> Iterator[tuple[tuple[str, ...], Prediction]]:
             raise ConfigError(f"{str(path)!r} belongs to a cloud of points, expected a mesh with triangles")
         same = np.array_equal(mesh.faces, prior_faces)
         keys = {mesh.name, Path(mesh.name).name, *(image.stem for image in mesh.images)}
-        yield tuple(keys), Prediction(mesh.verts, mesh.faces, mesh.landmarks, same)
+        yield "", keys, Prediction(mesh.verts, mesh.faces, mesh.landmarks, same)
 
 
-def _from_rows(output: Location) -> Iterator[tuple[tuple[str, ...], Prediction]]:
-    """Yields the largest face of each image."""
+def _from_rows(output: Location) -> Iterator[tuple[str, set[str], Prediction]]:
+    """Yields hash and name of each image with its largest face."""
     models: dict[str, LinearFaceModel] = {}
     try:
         tables = [table for _, table in parts(output, list(_COLUMNS))]
@@ -91,7 +97,7 @@ def _from_rows(output: Location) -> Iterator[tuple[tuple[str, ...], Prediction]]
             if name not in models:
                 models[name] = _model(output, name)
             stem = PurePosixPath(row["image_uri"]).stem
-            yield (row["image_sha256"], stem), row_prediction(row, models[name])
+            yield row["image_sha256"], {stem}, row_prediction(row, models[name])
 
 
 def _model(output: Location, name: str) -> LinearFaceModel:

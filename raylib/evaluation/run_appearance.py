@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -27,6 +28,8 @@ from raylib.evaluation.truth import known_faces
 from raylib.networks.vgg import load_vgg
 from raylib.provenance import environment
 from raylib.segmentation import FACE_LABELS
+
+_log = logging.getLogger(__name__)
 
 
 class MeanAppearance:
@@ -128,7 +131,11 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
             prediction = method(face)
             if prediction is None:
                 continue
-            found = judge(prediction, face)
+            try:
+                found = judge(prediction, face)
+            except ValueError as error:
+                _log.warning("face %s by method %s cannot be judged: %s", face.name, method.name, error)
+                continue
             sheet.add(method.name, face, prediction, found)
             errors[method.name][face.name] = replace(found, pictures={})
             if prediction.albedo is None:
