@@ -107,7 +107,7 @@ def _draw_scene(rng: np.random.Generator, kind: str) -> _Scene:
     if kind == "side":
         side = _toward(sign * rng.uniform(55, 115), rng.uniform(-15, 45))
         tint = kelvin(rng.uniform(3200, 7500))
-        return _Scene(rng.uniform(0.12, 0.32) * tint, [(-side, rng.uniform(0.0, 0.12) * tint, 1.5)],
+        return _Scene(rng.uniform(0.12, 0.45) * tint, [(-side, rng.uniform(0.05, 0.25) * tint, 1.5)],
                       (side, rng.uniform(0.9, 1.6) * tint, rng.uniform(0.02, 0.25)))  # fmt: skip
     if kind == "coloured":
         one, two = (
