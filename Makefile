@@ -1,7 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+TARGET ?= cpu
 
-.PHONY: demo test test-fast lint lock clean
+.PHONY: demo test test-fast lint lock image clean report-assets browser
 
 # The environment; made again only when the pins change.
 .venv/.installed: requirements.lock pyproject.toml
@@ -14,10 +16,10 @@ BIN := .venv/bin
 demo: .venv/.installed
 	$(BIN)/python jobs/demo.py
 
-test: .venv/.installed lint
+test: .venv/.installed lint browser
 	$(BIN)/python -m pytest
 
-test-fast: .venv/.installed lint
+test-fast: .venv/.installed lint browser
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/.installed
@@ -26,9 +28,36 @@ lint: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What the report's tests use where it can be had: a browser, and npm's packages (the glTF validator, esbuild).
+browser:
+	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+		|| { apt-get update -qq && apt-get install -qq -y chromium >/dev/null; } || echo "no Chromium: its tests are skipped"
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(WEB)/node_modules/.installed \
+		|| echo "no npm packages: their tests are skipped"
+
+WEB := raylib/report/web
+
+$(WEB)/node_modules/.installed: $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+# The script of the report, built from raylib/report/web and committed, so that users need no npm.
+report-assets: $(WEB)/node_modules/.installed
+	cd $(WEB) && npm run --silent build
+
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
 		--no-emit-index-url --no-header -o requirements.lock
+
+# TARGET=gpu for machines with one.
+image:
+	@for engine in docker podman; do \
+		if $$engine info >/dev/null 2>&1; then \
+			exec $$engine build --file k8s/Dockerfile --target $(TARGET) --tag physface:$(VERSION)-$(TARGET) .; \
+		fi; \
+	done; \
+	echo "make image: neither docker nor podman answers on this machine; install and start one of them" >&2; \
+	exit 1
 
 clean:
 	rm -rf .venv out

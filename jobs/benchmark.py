@@ -1,4 +1,4 @@
-"""Measures: `python jobs/benchmark.py render`, and reconstruct, pictures, yale_b; each has its `--help`."""
+"""Measures: `python jobs/benchmark.py render`, and others; without a command it lists them, each has its `--help`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from typing import Any
 
 from raylib.cli import main_with_commands
 from raylib.config import (
+    BenchmarkBucketConfig,
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkStagesConfig,
+    BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
 
 BENCHMARKS = {
-    "reconstruct": (BenchmarkReconstructConfig, "the reconstruction job: time a stage, images a second"),
+    "bucket": (BenchmarkBucketConfig, "the driver's memory over a bucket of very many images"),
+    "reconstruct": (
+        BenchmarkReconstructConfig,
+        "the reconstruction job against a plain loop: time and memory",
+    ),
     "render": (BenchmarkRenderConfig, "our renderer against PyTorch3D"),
+    "train": (BenchmarkTrainConfig, "a training step of MeshNet against the same step on PyTorch3D"),
+    "stages": (BenchmarkStagesConfig, "the stages of the paper's loss, from finished trainings"),
     "pictures": (BenchmarkPicturesConfig, "pictures of the renderer beside PyTorch3D, and of self-shadow"),
     "yale_b": (BenchmarkYaleBConfig, "relighting of real faces with and without self-shadow"),
 }

@@ -32,7 +32,11 @@ def write_photographs(folder: Path) -> None:
 
 if __name__ == "__main__":
     from raylib.reconstruction.run import reconstruct
+    from raylib.report.reconstruction import report_run
 
     out = Path("out/demo")
     write_photographs(out / "photographs")
-    sys.exit(reconstruct(ReconstructConfig(input=str(out / "photographs"), output=str(out / "faces"))))
+    config = ReconstructConfig(input=str(out / "photographs"), output=str(out / "faces"))
+    status = reconstruct(config)
+    report_run(config)
+    sys.exit(status)

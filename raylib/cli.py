@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from raylib.errors import ConfigError
+from raylib.errors import ConfigError, RaylibError
 
 C = TypeVar("C")
 
@@ -25,11 +25,22 @@ def _underscored(argv: Sequence[str]) -> list[str]:
     return out
 
 
+def _without_values(text: str) -> str:
+    """Returns an error's text without given values that may be credentials, since texts end in logs."""
+    if "storage_options" in text:
+        text = text.partition(" Got value:")[0]
+    start, _, words = text.partition("unrecognized arguments: ")
+    if words and not start:
+        names = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+        text = f"unrecognized arguments: {' '.join(names) or 'words that follow no option'}"
+    return text
+
+
 class _OneSentenceParser(ArgumentParser):
     """Argument parser whose errors are one sentence on stderr, without the usage block."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        text = " ".join(str(message).split())
+        text = _without_values(" ".join(str(message).split()))
         for _ in range(4):  # a ConfigError raised in __post_init__ arrives wrapped; its own sentence is the clearest
             if ex is None:
                 break
@@ -66,13 +77,16 @@ def parse(config_class: type[C], description: str, argv: Sequence[str] | None = 
 def main(
     run: Callable[[C], int], config_class: type[C], description: str, argv: Sequence[str] | None = None
 ) -> NoReturn:
-    """Parses the command line, runs the job and exits with its status; a `ConfigError` exits with 2."""
+    """Parses the command line, runs the job and exits with its status.
+
+    The package's own errors are one sentence on stderr; the status is 2 after a `ConfigError`, 1 after another.
+    """
     config = parse(config_class, description, argv)
     try:
         status = run(config)
-    except ConfigError as error:
+    except RaylibError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
-        status = 2
+        status = 2 if isinstance(error, ConfigError) else 1
     sys.exit(status)
 
 

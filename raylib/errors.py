@@ -9,6 +9,10 @@ class ConfigError(RaylibError):
     """A setting, path or model file is wrong; names the value, what was expected, and where."""
 
 
+class StorageError(RaylibError, OSError):
+    """Results cannot be written where they should go: a full disk, a bucket out of reach; the run can go on later."""
+
+
 class ImageError(RaylibError):
     """One image cannot be used; carries the row status that says why.
 

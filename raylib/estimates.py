@@ -70,6 +70,25 @@ class FaceBatch:
             principal.to(camera.principal_px),
         )
 
+    def photo_camera(self, camera: Camera, size: int) -> Camera:
+        """Returns cameras that see the photographs where `camera` sees the crops: the way back from `crop_camera`.
+
+        Args:
+            camera: cameras of the crops.
+            size: side in pixels of the crops that they see; need not be that of `crops`.
+        """
+        to_photo = torch.from_numpy(self.crop_to_photo).to(camera.R.device, torch.float64)
+        linear, offset = to_photo[:, :, :2] * (self.crops.shape[1] / size), to_photo[:, :, 2]
+        photo_per_crop = linear.det().sqrt()
+        turn = torch.eye(3, dtype=torch.float64, device=linear.device).repeat(len(linear), 1, 1)
+        turn[:, :2, :2] = linear / photo_per_crop[:, None, None]
+        return Camera(
+            (turn @ camera.R.double()).to(camera.R),
+            (turn @ camera.T.double()[..., None])[..., 0].to(camera.T),
+            (camera.focal_px.double() * photo_per_crop).to(camera.focal_px),
+            ((linear @ camera.principal_px.double()[..., None])[..., 0] + offset).to(camera.principal_px),
+        )
+
 
 @dataclass(frozen=True)
 class FaceEstimates:

@@ -111,7 +111,7 @@ class FaceDetector:
             found = self._detect_cnn(rgb)
         found.sort(key=lambda f: (-float((f[0][2] - f[0][0]) * (f[0][3] - f[0][1])), *f[0].tolist()))
         return [
-            Face(box, score, detector, *self._landmarks(rgb, box)) for box, score, detector in found[: s.max_faces]
+            Face(box, score, detector, *self.landmarks(rgb, box)) for box, score, detector in found[: s.max_faces]
         ]
 
     def _detect_hog(self, rgb: np.ndarray, upsample: int) -> list[tuple[np.ndarray, float, DetectorName]]:
@@ -131,8 +131,17 @@ class FaceDetector:
         found = [d for d in self._cnn(small, 0) if d.confidence >= s.cnn_min_score]
         return [(_box(d.rect, scale), float(d.confidence), "cnn") for d in found]
 
-    def _landmarks(self, rgb: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, float]:
-        """Returns the median of the landmarks from several boxes around the face, and how far they spread."""
+    def landmarks(
+        self, rgb: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, " 4"]
+    ) -> tuple[Float[np.ndarray, "68 2"], float]:
+        """Returns the landmarks of a face in a known box, and how far they move with it.
+
+        They are the median of predictions from several boxes around the face.
+
+        Args:
+            rgb: photograph.
+            box: left, top, right, bottom, as a detector would give it.
+        """
         looks = np.stack([self._predict(rgb, box + (box[2] - box[0]) * shift) for shift in _BOX_SHIFTS])
         landmarks = np.median(looks, axis=0)
         size = math.sqrt(max(float(np.prod(np.ptp(landmarks, axis=0))), 1.0))

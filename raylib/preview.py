@@ -24,7 +24,7 @@ _SUBPIXELS = tuple((y, x) for y in range(_SUPERSAMPLING) for x in range(_SUPERSA
 _OVERLAY_SHARE = 0.5
 _KEY_LIGHT = np.array([0.49, 0.56, 0.67])  # unit vector in the viewer's space: x right, y up, z to the viewer
 _LAMPS = ((0.87, 0.20, 0.45), (-0.87, 0.20, 0.45), (0.0, 0.89, 0.45))  # from the subject's left, right, and above
-_LAMP, _AMBIENT = 2.2, 0.25
+_LAMP, _AMBIENT = 3.6, 0.3
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,8 @@ def preview(rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"
         landmarks: detected landmarks in its pixels.
         mesh: the reconstructed face.
     """
-    points = np.concatenate([landmarks, mesh.verts_px[:, :2]])
-    low, high = points.min(axis=0), points.max(axis=0)
-    side = float((high - low).max()) * 1.1
-    corner = (low + high - side) / 2
-    photo = _cut(rgb, corner, side)
+    corner, side = photograph_square(np.concatenate([landmarks, mesh.verts_px[:, :2]]))
+    photo = cut_square(rgb, corner, side, PANEL_PX)
     scale = PANEL_PX / side
 
     marked = Image.fromarray(photo)
@@ -123,8 +120,26 @@ def _light_panels(
     return panels
 
 
-def _cut(rgb: UInt8[np.ndarray, "h w 3"], corner: Float[np.ndarray, " 2"], side: float) -> UInt8[np.ndarray, "p p 3"]:
-    """Returns a square of the photograph as a panel, grey where it reaches beyond the photograph."""
+def photograph_square(points: Float[np.ndarray, "n 2"]) -> tuple[Float[np.ndarray, " 2"], float]:
+    """Returns upper left corner and side of the part of the photograph that shows a face's landmarks and mesh."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    side = float((high - low).max()) * 1.1
+    return (low + high - side) / 2, side
+
+
+def clay_view(
+    verts_mm: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
+) -> UInt8[np.ndarray, "p p 3"]:
+    """Returns the panel with the bare shape of a face in canonical space."""
+    nothing = np.zeros((len(verts_mm), 3), np.float32)
+    mesh = PreviewMesh(verts_mm, normals, nothing, faces, nothing[:, :2], np.zeros((1, 1, 3), np.uint8))
+    return np.clip(_side_view(mesh, _SHAPE_YAW_DEG, textured=False), 0, 255).astype(np.uint8)
+
+
+def cut_square(
+    rgb: UInt8[np.ndarray, "h w 3"], corner: Float[np.ndarray, " 2"], side: float, px: int
+) -> UInt8[np.ndarray, "p p 3"]:
+    """Returns a square of the photograph at `px` pixels a side, grey where it reaches beyond the photograph."""
     low = np.floor(corner).astype(int) - 1
     high = np.ceil(corner + side).astype(int) + 1
     inner_low, inner_high = np.maximum(low, 0), np.minimum(high, rgb.shape[1::-1])
@@ -133,9 +148,8 @@ def _cut(rgb: UInt8[np.ndarray, "h w 3"], corner: Float[np.ndarray, " 2"], side:
         (x0, y0), (x1, y1) = inner_low - low, inner_high - low
         square[y0:y1, x0:x1] = rgb[inner_low[1] : inner_high[1], inner_low[0] : inner_high[0]]
     left, top = (float(v) for v in corner - low)
-    image = Image.fromarray(square).resize(
-        (PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
-    )
+    box = (left, top, left + side, top + side)
+    image = Image.fromarray(square).resize((px, px), Image.Resampling.BILINEAR, box=box)
     return np.asarray(image)
 
 

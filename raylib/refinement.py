@@ -9,7 +9,7 @@ Per face, with c identity, e expression, a albedo, L light, minimised by Adam:
 
     sum over bare skin of charbonnier(srgb(render) - srgb(crop))  +  landmarks under Huber's loss
     + |c - c0|^2 + |e - e0|^2: the estimate already weighs the landmarks against the model's priors
-    + smoothness and mirror symmetry of log a, closeness of its hue to the estimate's
+    + smoothness, evenness and mirror symmetry of log a, closeness of its hue to the estimate's
     + closeness of L's hue to the estimate's
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, max_pool2d
 
 from raylib.camera import Camera, rotation_from_vector
 from raylib.color import linear_to_srgb, srgb_to_linear
@@ -29,8 +29,9 @@ from raylib.config import FitSettings
 from raylib.estimates import FaceBatch, FaceEstimates
 from raylib.fitting import OUTER_EYE
 from raylib.lighting import N_SH, SphericalHarmonicLight, shadowed_transfer, sphere_directions
-from raylib.mesh import unique_edges
-from raylib.morphable import LinearFaceModel
+from raylib.losses import Topology
+from raylib.mesh import vertex_adjacency
+from raylib.morphable import REGIONS, LinearFaceModel
 from raylib.render import SoftRenderer, SoftSettings, fast_vertex_normals
 from raylib.segmentation import Label, brow_band, face_mask
 from raylib.visibility import visible_directions
@@ -40,6 +41,7 @@ _SHADOW_EVERY = 15  # steps after which the shape has moved so far that shadows 
 _EPSILON = 0.02  # differences of sRGB below this count quadratically, above linearly
 _LEAST_ALBEDO, _MOST_ALBEDO = 0.005, 0.95
 _LEAST_SHADING = 0.08  # what a first guess of the light leaves at least: deeper shadows tell nothing of the albedo
+_SPREADING = 300  # steps by which albedo spreads over vertices that are not seen, an edge each
 _JAW = 17
 
 
@@ -75,6 +77,7 @@ class Weights:
         identity, expression: of what moves from the estimate, squared standard deviations.
         smooth: of differences of log albedo along edges.
         symmetry: of differences of log albedo between mirrored vertices.
+        even: of differences of the skin's log albedo from its mean: what light can explain is light.
         hue: of what colours albedo and light beyond the estimate.
     """
 
@@ -83,6 +86,7 @@ class Weights:
     expression: float = 3e-3
     smooth: float = 0.02
     symmetry: float = 0.04
+    even: float = 0.04
     hue: float = 0.05
 
 
@@ -126,9 +130,11 @@ class Refiner:
         self.model, self.fit, self.size = model, fit, size
         self.rates, self.weights = rates or Rates(), weights or Weights()
         self.renderer = SoftRenderer(model.faces, SoftSettings(image_size=(size, size)))
-        self._edges = unique_edges(model.faces)
+        self._topology = Topology(model.faces, len(model.mean))
+        self._neighbours = vertex_adjacency(model.faces, len(model.mean)).to(model.mean.device)
         self._directions = sphere_directions(_SHADOW_DIRECTIONS).to(model.mean.device)
         self._mirror = model.mirror_verts
+        self._skin = None if model.regions is None else (model.regions == REGIONS.index("skin")).nonzero()[:, 0]
         lines = model.contour_verts[:_JAW] if len(model.contour_verts) else model.landmark_verts[:_JAW, None]
         self._jaw = torch.where(lines < 0, lines[:, :1], lines)
 
@@ -162,8 +168,9 @@ class Refiner:
         side = (self.size, self.size)
         small = interpolate(crops, side, mode="bilinear", antialias=True, align_corners=False)
         share = interpolate(mask, side, mode="bilinear", antialias=True, align_corners=False)[:, 0]
-        # Pixels that mix the face with something else would colour its rim.
-        return small.permute(0, 2, 3, 1).contiguous(), (share * 2 - 1).clamp(min=0)
+        # Pixels that mix the face with something else would colour its rim, and outlines of hair are never exact.
+        inner = -max_pool2d(-share[:, None], 5, stride=1, padding=2)[:, 0]
+        return small.permute(0, 2, 3, 1).contiguous(), (inner * 2 - 1).clamp(min=0)
 
     def shadowed(
         self, verts: Float[Tensor, "b v 3"], visible: Bool[Tensor, "b v s"] | None = None
@@ -188,8 +195,7 @@ class Refiner:
             light = _white_light(transfer, color, seen)
             shading = (transfer @ light[..., None])[..., 0].clamp(min=_LEAST_SHADING)
             raw = (color / shading[..., None]).clamp(_LEAST_ALBEDO, _MOST_ALBEDO)
-            mean = (raw * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp(min=1e-6)
-            albedo = self._completed(raw, seen, mean)
+            albedo = self._completed(raw, seen)
             return replace(estimates, albedo=albedo, light_sh=light[..., None].expand(-1, -1, 3).contiguous())
 
     def _colors_at_verts(
@@ -207,18 +213,20 @@ class Refiner:
         facing = ((normals * view).sum(-1) - 0.15).clamp(min=0) / 0.35
         return sampled[..., :3], sampled[..., 3] * facing.clamp(max=1)
 
-    def _completed(
-        self, albedo: Float[Tensor, "b v 3"], seen: Float[Tensor, "b v"], mean: Float[Tensor, "b 3"]
-    ) -> Float[Tensor, "b v 3"]:
-        """Returns albedo with what is not seen taken from the mirrored side, and else from the mean."""
-        known = seen.clamp(max=1)[..., None]
+    def _completed(self, albedo: Float[Tensor, "b v 3"], seen: Float[Tensor, "b v"]) -> Float[Tensor, "b v 3"]:
+        """Returns albedo with what is not seen taken from the mirrored side, or spread from its surroundings."""
+        known = (seen > 0.5).float()[..., None]
+        albedo = known * albedo
         if self._mirror is not None:
             across = known[:, self._mirror] * (1 - known)
-            albedo = known * albedo + across * albedo[:, self._mirror]
+            albedo = albedo + across * albedo[:, self._mirror]
             known = known + across
-        else:
-            albedo = known * albedo
-        return albedo + (1 - known) * mean[:, None]
+        mean = albedo.sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)
+        columns = (albedo + (1 - known) * mean).transpose(0, 1).flatten(1)  # (v, 3 b), as the sparse product wants it
+        fixed, free = albedo.transpose(0, 1).flatten(1), (1 - known).expand_as(albedo).transpose(0, 1).flatten(1)
+        for _ in range(_SPREADING):
+            columns = fixed + free * (self._neighbours @ columns) / self._topology.degree[:, None]
+        return columns.unflatten(1, (len(albedo), 3)).transpose(0, 1)
 
     def landmark_verts(
         self, verts: Float[Tensor, "b v 3"], camera: Camera, given_px: Float[Tensor, "b 68 2"]
@@ -375,12 +383,15 @@ class _Problem:
         moved = (expression - self.start.expression) / refiner.fit.expression_scale
         total = w.identity * (identity - self.start.identity).square().sum(1) + w.expression * moved.square().sum(1)
         log_albedo = self.log_albedo + self._move("log_albedo")
-        ends = log_albedo[:, refiner._edges]
+        ends = log_albedo[:, refiner._topology.edges]
         along = ((ends[:, :, 0] - ends[:, :, 1]).square() + 1e-4).sqrt().mean((1, 2))
         total = total + w.smooth * along
         if refiner._mirror is not None:
             across = ((log_albedo - log_albedo[:, refiner._mirror]).square() + 1e-4).sqrt().mean((1, 2))
             total = total + w.symmetry * across
+        skin = log_albedo if refiner._skin is None else log_albedo[:, refiner._skin]
+        uneven = ((skin - skin.mean(1, keepdim=True)).square() + 1e-4).sqrt().mean((1, 2))
+        total = total + w.even * uneven
         change = self._move("log_albedo").mean(1)
         tint = self._move("light") - self._move("light").mean(2, keepdim=True)
         hue = (change - change.mean(1, keepdim=True)).square().sum(1) + tint.square().sum((1, 2))

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int64, UInt8
 from scipy import ndimage
 
+from raylib.confidence import bootstrap_draws
+
 
 def confusion_matrix(
     truth: UInt8[np.ndarray, "*shape"], guess: UInt8[np.ndarray, "*shape"], num_classes: int, ignore: int = 255
@@ -108,7 +110,5 @@ def boundary_f1(counts: Int64[np.ndarray, "*n k 4"]) -> Float[np.ndarray, "*n k"
 def bootstrap_sums(
     per_image: Int64[np.ndarray, n * shape], resamples: int, seed: int
 ) -> Int64[np.ndarray, r * shape]:
-    """Returns sums over images drawn with replacement, `resamples` times: the bootstrap over images (Efron 1979)."""
-    images = len(per_image)
-    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
-    return np.tensordot(draws, per_image, axes=1)
+    """Returns sums over images drawn with replacement, `resamples` times."""
+    return np.tensordot(bootstrap_draws(len(per_image), resamples, seed), per_image, axes=1)

@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -43,6 +45,21 @@ def make_photographs(folder: Path, astronaut: Path, count: int) -> None:
         picture.save(folder / f"good {n:03d}.jpg", quality=90)
 
 
+def png_header(width: int, height: int) -> bytes:
+    """Returns a PNG whose header promises so many pixels."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
 def rows_of(output: Path) -> list[dict]:
     columns = ["image_uri", "status", "face_index", "error_message", "obj_uri", "mtl_uri", "texture_uri", "glb_uri"]
     columns += ["preview_uri", "image_sha256"]
@@ -70,6 +87,7 @@ def assert_complete(output: Path, images: set[str]) -> dict[str, str]:
     for row in rows:
         if row["glb_uri"]:
             assert len(trimesh.load(output / row["glb_uri"]).to_mesh().faces) == 4096
+        if row["obj_uri"]:
             assert len(trimesh.load(output / row["obj_uri"], process=False).faces) == 4096
     assert [p for p in output.rglob("*") if p.name.startswith(".") or p.suffix == ".tmp"] == []
     record = json.loads((output / "run.json").read_text())

@@ -4,11 +4,23 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from raylib.benchmark import pictures, render, yale_b
-from raylib.config import BenchmarkPicturesConfig, BenchmarkRenderConfig, BenchmarkYaleBConfig
+from raylib.benchmark import pictures, render, stages, train, yale_b
+from raylib.config import (
+    BenchmarkPicturesConfig,
+    BenchmarkRenderConfig,
+    BenchmarkStagesConfig,
+    BenchmarkTrainConfig,
+    BenchmarkYaleBConfig,
+    LossWeights,
+    PaperSettings,
+)
+from raylib.deformation import TrainedMeshnet, save_meshnet
 from raylib.errors import ConfigError
+from raylib.networks.meshnet import MeshNetPaper
+from raylib.templates import load_template
 
 
 @pytest.mark.slow
@@ -79,3 +91,37 @@ def test_lights_point_where_their_names_say(tmp_path):
     assert by_angle["above"] == pytest.approx([0, -1, 0], abs=1e-6)
     assert by_angle["right"] == pytest.approx([-1, 0, 0], abs=1e-6)  # the subject's right, the picture's left
     assert by_angle["left_below"] == pytest.approx([2**-0.5, 2**-0.5, 0], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_training_steps_that_are_compared_are_the_same_step():
+    config = BenchmarkTrainConfig(size=46, faces_per_pixel=50)
+    task, stock = train.both_sides(config, 1, LossWeights())
+    torch.manual_seed(0)
+    network = task.new_network()
+    for ours, theirs in zip(network.parameters(), stock.state.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    ours = {name: float(term) for name, term in task.losses(network, np.arange(1), 0.0).items()}
+    stock_terms = {name: float(term) for name, term in stock(np.arange(1)).items()}
+    assert set(stock_terms) == set(ours) - {"loss"}
+    for name, value in stock_terms.items():
+        assert value == pytest.approx(ours[name], rel=0.1 if name in ("mse", "vgg") else 1e-4), (
+            name
+        )  # light at vertices
+
+
+def test_stages_become_a_table_and_a_picture(tmp_path, capsys):
+    torch.manual_seed(0)
+    for name, psnr in (("first", 12.25), ("second", 17.5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "history.json").write_text(json.dumps([{"epoch": 3.0, "val_psnr_db": psnr}]))
+        trained = TrainedMeshnet(MeshNetPaper(2113, 46), load_template("hemisphere"), PaperSettings())
+        save_meshnet(trained, tmp_path / name / "meshnet.safetensors")
+    runs = tuple(str(tmp_path / name) for name in ("first", "second"))
+    config = BenchmarkStagesConfig(runs, str(tmp_path / "stages.png"), str(tmp_path / "stages.json"))
+    assert stages.run(config) == 0
+    assert "| second | 3 | 17.5 | - | - | - |" in capsys.readouterr().out
+    assert Image.open(tmp_path / "stages.png").size == (2 * 3 * 46, 2 * 4 * 46)
+    assert json.loads((tmp_path / "stages.json").read_text())["figures"]["stages"][0]["val_psnr_db"] == 12.25
+    with pytest.raises(ConfigError, match="nowhere"):
+        stages.run(BenchmarkStagesConfig((str(tmp_path / "nowhere"),)))

@@ -23,7 +23,7 @@ def _mask() -> np.ndarray:
     return mask
 
 
-def _write_palette(root: Path, names: list[str]) -> None:
+def write_palette(root: Path, names: list[str]) -> None:
     (root / "images").mkdir()
     (root / "masks").mkdir()
     for name in names:
@@ -59,7 +59,7 @@ def test_every_class_has_a_label():
 
 
 def test_palette_masks_become_labels(tmp_path):
-    _write_palette(tmp_path, ["b", "a"])
+    write_palette(tmp_path, ["b", "a"])
     photos = list_celebamask(tmp_path).photos
     assert [photo.name for photo in photos] == ["a", "b"]
     image, labels = photos[0].load()
@@ -98,7 +98,7 @@ def test_eyes_are_painted_over_glasses_in_the_original_layout(tmp_path):
 
 
 def test_photographs_without_masks_are_reported(tmp_path):
-    _write_palette(tmp_path, ["a", "b"])
+    write_palette(tmp_path, ["a", "b"])
     (tmp_path / "masks/a.png").unlink()
     (tmp_path / "images/readme.txt").write_text("hello")
     listing = list_celebamask(tmp_path)
@@ -107,7 +107,7 @@ def test_photographs_without_masks_are_reported(tmp_path):
 
 
 def test_a_colour_picture_is_no_palette_mask(tmp_path):
-    _write_palette(tmp_path, ["a"])
+    write_palette(tmp_path, ["a"])
     Image.new("RGB", (20, 20)).save(tmp_path / "masks/a.png")
     with pytest.raises(ConfigError, match="no palette mask"):
         list_celebamask(tmp_path).photos[0].load()

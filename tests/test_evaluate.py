@@ -29,9 +29,11 @@ def test_the_first_word_chooses_the_job_and_the_rest_are_its_options(monkeypatch
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 2, "no command given, expected one of ['segmentation']"),
-        (["shapes"], 2, "command is 'shapes', expected one of"),
+        ([], 2, "no command given, expected one of ['segmentation', 'shape"),
+        (["shapely"], 2, "command is 'shapely', expected one of"),
         (["--help"], 0, "segmentation   face segmentation against labelled photographs"),
+        (["--help"], 0, "shape          reconstructed meshes against known faces or scans"),
+        (["shape", "--out=x", "--truth=y"], 2, "holds no known faces, expected Parquet files"),
         (["segmentation"], 2, "out"),
         (["segmentation", "--out=x", "--occlusion=0.9"], 2, "occlusion is 0.9, expected a share from 0 to 0.5"),
         (["segmentation", "--out=x"], 2, "data names no folder"),

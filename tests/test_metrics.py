@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import trimesh
 from scipy.spatial.transform import Rotation
 
 from raylib.canonical import similarity
-from raylib.metrics import ALIGNMENT_LANDMARKS, MeshSurface, closest_on_triangles, scan_error
+from raylib.metrics import (
+    ALIGNMENT_LANDMARKS,
+    Alignment,
+    MeshSurface,
+    angles_deg,
+    refine_alignment,
+    scan_error,
+    surface_normals,
+)
 
 
 def bumpy_sheet(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -26,33 +35,59 @@ def pick_landmarks(verts: np.ndarray) -> np.ndarray:
     return marks
 
 
-def test_closest_point_beats_every_sampled_point_of_the_triangle():
-    rng = np.random.default_rng(0)
-    triangles, points = rng.normal(size=(300, 3, 3)), rng.normal(size=(300, 3)) * 2
-    found = closest_on_triangles(points, triangles)
-    w = rng.dirichlet([0.5, 0.5, 0.5], size=4000)
-    sampled = np.einsum("sk,tkc->tsc", w, triangles)
-    best = np.linalg.norm(sampled - points[:, None], axis=2).min(1)
-    distance = np.linalg.norm(found - points, axis=1)
-    assert (distance <= best + 1e-12).all()
-    assert np.abs(distance - best).max() < 0.1
-    # The found point lies in its triangle: its barycentric coordinates are a convex combination.
-    A = np.concatenate([triangles.transpose(0, 2, 1), np.ones((300, 1, 3))], 1)
-    for m, p in zip(A, found, strict=True):
-        bary = np.linalg.lstsq(m, np.append(p, 1), rcond=None)[0]
-        assert bary.min() > -1e-9
-        np.testing.assert_allclose(m @ bary, np.append(p, 1), atol=1e-9)
+def closest_by_sampling_edges_and_foot(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Distances (n, f) of points from triangles by linear algebra of its own: the best of foot and edges."""
+    out = np.full((len(points), len(triangles)), np.inf)
+    for j, (a, b, c) in enumerate(triangles):
+        for p, q in ((a, b), (b, c), (c, a)):
+            length2 = (q - p) @ (q - p)
+            t = np.clip((points - p) @ (q - p) / length2, 0, 1) if length2 > 0 else np.zeros(len(points))
+            out[:, j] = np.minimum(out[:, j], np.linalg.norm(p + t[:, None] * (q - p) - points, axis=1))
+        sides = np.stack([b - a, c - a], axis=1)
+        if np.linalg.matrix_rank(sides) == 2:
+            share = np.linalg.lstsq(sides, (points - a).T, rcond=None)[0]
+            foot = a + (sides @ share).T
+            inside = (share >= 0).all(0) & (share.sum(0) <= 1)
+            out[inside, j] = np.minimum(out[inside, j], np.linalg.norm(foot - points, axis=1)[inside])
+    return out
 
 
 def test_closest_point_of_a_mesh_equals_the_search_over_all_triangles():
     verts, faces = bumpy_sheet(12)
-    # One triangle much larger than the rest, whose centroid is far from most of its surface.
-    verts = np.concatenate([verts, [[-400.0, -300, 60], [400, -300, 60], [0, 700, 60]]])
-    faces = np.concatenate([faces, [[144, 145, 146]]])
+    # One triangle much larger than the rest, whose centroid is far from most of its surface; a needle; two without
+    # area, one of them a single point.
+    verts = np.concatenate([verts, [[-400.0, -300, 60], [400, -300, 60], [0, 700, 60], [10, 20, 90], [30, 60, 270]]])
+    special = [[144, 145, 146], [3, 4, 147], [147, 148, 148], [147, 147, 147], [3, 15, 15]]
+    faces = np.concatenate([faces, special])
     points = np.random.default_rng(1).uniform(-120, 120, (200, 3))
-    every = closest_on_triangles(points[:, None], verts[faces][None])
-    expected = np.linalg.norm(every - points[:, None], axis=2).min(1)
-    np.testing.assert_allclose(MeshSurface(verts, faces).distance(points), expected, atol=1e-9)
+    points[:20] = verts[[*range(15), 144, 145, 146, 147, 148]]  # on the surface
+    expected = closest_by_sampling_edges_and_foot(points, verts[faces]).min(1)
+    surface = MeshSurface(verts, faces)
+    found = surface.closest(points)
+    np.testing.assert_allclose(found.distance, expected, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(found.point - points, axis=1), expected, atol=1e-9)
+    assert found.bary.min() >= 0
+    np.testing.assert_allclose(found.bary.sum(1), 1, atol=1e-12)
+    # A hint, right or wrong, changes nothing.
+    for near in (found.face, np.zeros(200, dtype=int)):
+        np.testing.assert_allclose(surface.closest(points, near).distance, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 17])
+def test_meshes_of_few_triangles(count):
+    triangles = np.random.default_rng(count).normal(size=(count, 3, 3))
+    points = np.random.default_rng(0).normal(size=(50, 3)) * 2
+    surface = MeshSurface(triangles.reshape(-1, 3), np.arange(3 * count).reshape(-1, 3))
+    expected = closest_by_sampling_edges_and_foot(points, triangles).min(1)
+    np.testing.assert_allclose(surface.distance(points), expected, atol=1e-12)
+
+
+def test_distances_agree_with_trimesh():
+    verts, faces = bumpy_sheet()
+    points = verts[::3] + np.random.default_rng(6).normal(size=verts[::3].shape) * 8
+    mesh = trimesh.Trimesh(verts, faces, process=False)
+    expected = trimesh.proximity.closest_point(mesh, points)[1]
+    assert np.abs(MeshSurface(verts, faces).distance(points) - expected).max() < 1e-5
 
 
 def test_plane_at_two_millimetres_reports_two_millimetres():
@@ -77,7 +112,7 @@ def test_a_face_is_at_distance_zero_of_itself_however_turned_and_scaled():
     R = Rotation.from_euler("xyz", [30, -50, 70], degrees=True).as_matrix()
     error = scan_error(0.01 * verts @ R.T + [5, 6, 7], faces, 0.01 * marks @ R.T + [5, 6, 7], verts, marks)
     assert error.distances.max() < 1e-6
-    assert error.scale == pytest.approx(100)
+    assert error.alignment.scale == pytest.approx(100)
 
 
 def test_error_does_not_depend_on_the_frame_of_the_reconstruction():
@@ -108,5 +143,61 @@ def test_icp_mends_wrong_landmarks():
     error = scan_error(verts, faces, shifted, verts, marks)
     seven = list(ALIGNMENT_LANDMARKS)
     scale, R, T = similarity(shifted[seven], marks[seven])
-    refined = np.linalg.norm(error.scale * verts @ error.R.T + error.T - verts, axis=1).mean()
-    assert refined < 0.3 * np.linalg.norm(scale * verts @ R.T + T - verts, axis=1).mean()
+    refined = np.linalg.norm(error.alignment.apply(verts) - verts, axis=1).mean()
+    assert refined < 0.02 * np.linalg.norm(scale * verts @ R.T + T - verts, axis=1).mean()
+
+
+def test_without_scale_a_wrong_size_counts():
+    verts, faces = bumpy_sheet()
+    marks = pick_landmarks(verts)
+    R = Rotation.from_euler("xyz", [20, 10, -40], degrees=True).as_matrix()
+    moved, moved_marks = verts @ R.T + [3, 4, 5], marks @ R.T + [3, 4, 5]
+    assert scan_error(moved, faces, moved_marks, verts, marks, with_scale=False).distances.max() < 1e-6
+    large = scan_error(1.05 * moved, faces, 1.05 * moved_marks, verts, marks, with_scale=False)
+    assert large.alignment.scale == 1
+    assert large.median > 0.5
+    assert scan_error(1.05 * moved, faces, 1.05 * moved_marks, verts, marks).distances.max() < 1e-6
+
+
+def test_refining_finds_the_least_squared_distance():
+    """No small motion of what was found is better, and thousands of plain closest-point steps end there too."""
+    verts, faces = bumpy_sheet()
+    scan = verts[::3] + 1.5 * np.sin(verts[::3][:, [1, 2, 0]] / 17)
+    surface = MeshSurface(verts, faces)
+    start = Alignment(0.97, Rotation.from_euler("xyz", [3, -4, 5], degrees=True).as_matrix(), np.array([2.0, -3, 1]))
+
+    def cost(alignment: Alignment) -> float:
+        return float(((alignment.scale * surface.distance(alignment.undo(scan))) ** 2).mean())
+
+    plain = start
+    for _ in range(1500):
+        plain = Alignment.of_points(surface.closest(plain.undo(scan)).point, scan)
+    assert cost(refine_alignment(surface, start, scan)) < 1.002 * cost(plain)
+
+
+def test_too_few_landmarks_are_an_error():
+    verts, faces = bumpy_sheet()
+    marks = pick_landmarks(verts)
+    few = np.full((68, 3), np.nan)
+    few[[36, 39, 42]] = marks[[36, 39, 42]]
+    with pytest.raises(ValueError, match="3 of the seven landmarks are on both sides, expected at least 4"):
+        scan_error(verts, faces, few, verts, marks)
+    few[45] = marks[45]
+    assert scan_error(verts, faces, few, verts, marks).median < 1e-6
+
+
+def test_a_scan_far_from_its_nose_tip_is_an_error():
+    verts, faces = bumpy_sheet()
+    marks = pick_landmarks(verts)
+    with pytest.raises(ValueError, match="no scan point lies within 95 mm of the nose tip"):
+        scan_error(verts, faces, marks, verts + 1000, marks)
+
+
+def test_normals_and_their_angles():
+    verts, faces = bumpy_sheet()
+    surface = MeshSurface(verts, faces)
+    np.testing.assert_allclose(surface.normals_at(surface.closest(verts)), surface_normals(verts, faces), atol=1e-6)
+    assert (surface_normals(verts * [1, 1, 0], faces) == [0, 0, 1]).all()
+    a = np.array([[1.0, 0, 0], [1, 0, 0], [0, 0, 1]])
+    b = np.array([[0.0, 1, 0], [-1, 0, 0], [0, np.sin(1e-5), np.cos(1e-5)]])
+    np.testing.assert_allclose(angles_deg(a, b), [90, 180, np.degrees(1e-5)], rtol=1e-9)

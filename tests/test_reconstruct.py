@@ -4,10 +4,8 @@ import io
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import duckdb
@@ -17,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import trimesh
+from fault_runs import png_header
 from PIL import Image
 from rich.console import Console
 
@@ -33,19 +32,6 @@ HOG_ONLY = FaceSettings(detector="hog")  # the CNN's second look costs a second 
 
 def quiet() -> Console:
     return Console(file=io.StringIO(), width=200)
-
-
-def png_header(width: int, height: int) -> bytes:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
-    )
 
 
 @pytest.fixture(scope="module")

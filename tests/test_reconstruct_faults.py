@@ -88,7 +88,7 @@ def test_killed_actors_and_children_cost_no_image(photos, undisturbed, home, tmp
         (child, *_) = run.below("spawn_main")
         actor = parent_of(child)
         os.kill(child, signal.SIGKILL)
-        for word in ("MapWorker(MapBatches(DetectStage)", "MapWorker(MapBatches(ReconstructStage)"):
+        for word in ("MapWorker(MapBatches(DetectStage)", "MapWorker(MapBatches(MeshStage)"):
             (victim, *_) = [pid for pid in run.below(word) if pid != actor]
             os.kill(victim, signal.SIGKILL)
         assert run.wait() == 0, run.log.read_text()[-3000:]

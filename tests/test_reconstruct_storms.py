@@ -2,20 +2,18 @@
 
 import io
 import json
+import pickle
 import random
 import shutil
-import socket
-import socketserver
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from fault_runs import Run, assert_complete, make_photographs, mesh_bytes
 from PIL import Image
+from s3_gate import RESET, SECRET, answer, gated_s3, options
 
 from raylib.config import FaceSettings
 from raylib.reconstruction.analysis import AnalysisSettings, DetectStage
@@ -24,7 +22,6 @@ from raylib.reconstruction.rows import STATUSES
 from raylib.reconstruction.storage import Location
 
 HOG = ["--faces.detector", "hog"]
-SECRET = "a-secret-that-must-not-show"
 
 
 @pytest.fixture
@@ -35,100 +32,81 @@ def home():
     shutil.rmtree(path, ignore_errors=True)
 
 
-class Flaky(socketserver.ThreadingTCPServer):
-    """A proxy before a server on loopback that refuses a share of connections' requests, and all during an outage."""
+class Weather:
+    """A rule for the gate: refuses a share of requests, all during an outage, and writes below a prefix for ever."""
 
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self, target: tuple[str, int], share: float):
-        super().__init__(("127.0.0.1", 0), _Relay)
-        self.target, self.share, self.numbers = target, share, random.Random(5)
-        self.refused = self.reset = self.requests = 0
+    def __init__(self, share: float):
+        self.share, self.numbers = share, random.Random(5)
+        self.refused = self.reset = 0
         self.outage_ends = 0.0
+        self.read_only = False
 
-
-class _Relay(socketserver.BaseRequestHandler):
-    server: Flaky
-
-    def handle(self) -> None:
-        with socket.create_connection(self.server.target) as upstream:
-            back = threading.Thread(target=self._copy, args=(upstream, self.request), daemon=True)
-            back.start()
-            while data := self._received(self.request):
-                if data.split(b" ", 1)[0] in (b"GET", b"PUT", b"HEAD", b"POST", b"DELETE"):
-                    self.server.requests += 1
-                    draw = self.server.numbers.random()
-                    if time.monotonic() < self.server.outage_ends or draw < self.server.share / 2:
-                        self.server.reset += 1
-                        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                        return
-                    if draw < self.server.share:
-                        self.server.refused += 1
-                        self.request.sendall(
-                            b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                        )
-                        return
-                upstream.sendall(data)
-
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-        except OSError:
-            pass
-
-    def _received(self, source: socket.socket) -> bytes:
-        try:
-            return source.recv(1 << 16)
-        except OSError:
-            return b""
+    def __call__(self, head: str) -> bytes | None:
+        draw = self.numbers.random()
+        closed = self.read_only and head.startswith("PUT /results/out/faces/")
+        if closed or time.monotonic() < self.outage_ends or draw < self.share / 2:
+            self.reset += 1
+            return RESET
+        if draw < self.share:
+            self.refused += 1
+            return answer("503 Slow Down")
+        return None
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_flaky_bucket_slows_the_job_and_loses_nothing(photographs, home, tmp_path):
-    """Of all requests 5 % meet a 503 or a reset, and for 20 seconds all do."""
-    from moto.server import ThreadedMotoServer
-
+    """Of all requests 5 % meet a 503 or a reset; first the output stays away, then nothing answers for 20 seconds."""
     make_photographs(tmp_path / "photos", photographs / "astronaut.png", 30)
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    proxy = Flaky(server.get_host_and_port(), share=0.05)
-    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    runs = []
+    with gated_s3("flaky", "results") as (gate, direct):
+        for path in (tmp_path / "photos").iterdir():
+            direct.pipe(f"flaky/{path.name}", path.read_bytes())
+        gate.rule = weather = Weather(share=0.05)
+        arguments = ["--input", "s3://flaky", "--output", "s3://results/out", "--images_per_shard", "2", *HOG]
+        arguments += ["--storage_options", json.dumps(options(gate.url))]
 
-    def options(port: int) -> dict:
-        return {"key": "access", "secret": SECRET, "client_kwargs": {"endpoint_url": f"http://127.0.0.1:{port}"}}
-
-    direct = fsspec.filesystem("s3", **options(server.get_host_and_port()[1]))
-    direct.mkdir("photos")
-    direct.mkdir("results")
-    for path in (tmp_path / "photos").iterdir():
-        direct.pipe(f"photos/{path.name}", path.read_bytes())
-    flaky = ["--storage_options", json.dumps(options(proxy.server_address[1]))]
-    run = Run(
-        home, ["--input", "s3://photos", "--output", "s3://results/out", "--images_per_shard", "2", *HOG, *flaky]
-    )
-    try:
-        deadline = time.monotonic() + 300
-        while not direct.exists("results/out/faces") and run.process.poll() is None:
-            assert time.monotonic() < deadline, run.log.read_text()[-3000:]
+        def parts() -> int:
             direct.invalidate_cache()
-            time.sleep(0.2)
-        proxy.outage_ends = time.monotonic() + 20
-        assert run.wait() == 0, run.log.read_text()[-3000:]
-        assert proxy.refused and proxy.reset
-        assert SECRET not in run.log.read_text()
-    finally:
-        run.end()
-        proxy.shutdown()
-    direct.invalidate_cache()
-    direct.get("results/out/", str(tmp_path / "out") + "/", recursive=True)
-    server.stop()
-    statuses = assert_complete(tmp_path / "out", {f"s3://photos/{p.name}" for p in (tmp_path / "photos").iterdir()})
-    assert {uri for uri, status in statuses.items() if status != "ok"} == {"s3://photos/broken.jpg"}
-    assert not any(SECRET.encode() in p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file())
+            return len(direct.glob("results/out/faces/*.parquet"))
+
+        def wait_for_parts(count: int) -> None:
+            deadline = time.monotonic() + 300
+            while parts() < count and runs[-1].process.poll() is None:
+                assert time.monotonic() < deadline, runs[-1].log.read_text()[-3000:]
+                time.sleep(0.2)
+
+        try:
+            runs.append(Run(home / "a", [*arguments, "--storage_tries", "2"]))
+            wait_for_parts(1)
+            weather.read_only = True
+            assert runs[-1].wait() == 1, runs[-1].log.read_text()[-3000:]
+            last = runs[-1].log.read_text().strip().splitlines()[-1]
+            assert "error: output 's3://results/out' cannot be written" in last
+            assert (
+                last.endswith("the same command goes on where this run stopped")
+                and "Traceback" not in runs[-1].log.read_text()
+            )
+            kept = parts()
+            assert 0 < kept < 16
+            weather.read_only = False
+
+            runs.append(Run(home / "b", arguments))
+            wait_for_parts(kept + 1)
+            weather.outage_ends = time.monotonic() + 20
+            assert runs[-1].wait() == 0, runs[-1].log.read_text()[-3000:]
+            assert weather.refused and weather.reset
+            assert "are done already" in runs[-1].log.read_text()
+        finally:
+            for run in runs:
+                run.end()
+        direct.invalidate_cache()
+        direct.get("results/out/", str(tmp_path / "out") + "/", recursive=True)
+    statuses = assert_complete(tmp_path / "out", {f"s3://flaky/{p.name}" for p in (tmp_path / "photos").iterdir()})
+    assert {uri for uri, status in statuses.items() if status != "ok"} == {"s3://flaky/broken.jpg"}
+    for path in [*(tmp_path / "out").rglob("*"), *(run.log for run in runs)]:
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes()
 
 
 @pytest.mark.slow
@@ -195,7 +173,9 @@ def test_2000_mutations_of_photographs_are_2000_rows(photographs, tmp_path):
     stage = DetectStage(Inputs((Location(str(tmp_path)),)), settings)
     paths = sorted(str(p) for p in tmp_path.iterdir())
     analysed = [
-        image for start in range(0, 2000, 50) for image in stage.analyse([(0, p) for p in paths[start : start + 50]])
+        pickle.loads(image)
+        for start in range(0, 2000, 50)
+        for image in stage.analyse([(0, p) for p in paths[start : start + 50]])
     ]
     assert [image.uri for image in analysed] == paths
     for image in analysed:

@@ -2,45 +2,52 @@
 
 import io
 import json
+import socket
 
 import duckdb
-import fsspec
 import pyarrow.parquet as pq
 import pytest
 import trimesh
 from rich.console import Console
+from s3_gate import KEY, SECRET, answer, gated_s3, options
 
+from raylib.cli import parse
 from raylib.config import FaceSettings, ReconstructConfig
-from raylib.errors import ConfigError
+from raylib.errors import ConfigError, StorageError
 from raylib.reconstruction.run import reconstruct
-
-SECRET = "a-secret-that-must-not-show"
+from raylib.reconstruction.storage import Location, check_writable, image_files, open_input
 
 
 @pytest.fixture(scope="module")
 def s3():
-    """Storage options of an S3 server that runs as long as the module's tests."""
-    from moto.server import ThreadedMotoServer
+    """A gate before an S3 server, and a filesystem that goes around it."""
+    with gated_s3("photos", "results") as (gate, direct):
+        yield gate, direct
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {"key": "access", "secret": SECRET, "client_kwargs": {"endpoint_url": f"http://{host}:{port}"}}
-    filesystem = fsspec.filesystem("s3", **options)
-    for bucket in ("photos", "results"):  # moto keeps the buckets of other modules' servers in this process
-        filesystem.makedirs(bucket, exist_ok=True)
-    yield options, filesystem
-    server.stop()
+
+@pytest.fixture
+def gate(s3):
+    """The gate with a list of the heads of requests that have passed it; the test may set its rule."""
+    gate, direct = s3
+    for name, content in {"a b.png": b"content", "empty.png": b""}.items():
+        direct.pipe_file(f"photos/gate/{name}", content, ACL="public-read")
+    direct.chmod("photos", "public-read")
+    gate.heads = []
+    gate.rule = lambda head: gate.heads.append(head)
+    yield gate
+    gate.rule = lambda head: None
 
 
 def test_bucket_to_bucket(s3, photographs, ray_session):
-    options, filesystem = s3
+    gate, filesystem = s3
     filesystem.pipe("photos/people/a b/porträt.png", (photographs / "astronaut.png").read_bytes())
     filesystem.pipe("photos/people/cup.png", (photographs / "coffee.png").read_bytes())
     filesystem.pipe("photos/people/broken.jpg", b"no picture")
     filesystem.pipe("photos/people/list.txt", b"no input")
     hog = FaceSettings(detector="hog")
-    config = ReconstructConfig("s3://photos/people", "s3://results/run 1", faces=hog, storage_options=options)
+    config = ReconstructConfig(
+        "s3://photos/people", "s3://results/run 1", faces=hog, storage_options=options(gate.url)
+    )
     console = Console(file=io.StringIO(), width=200)
     assert reconstruct(config, console) == 0
 
@@ -74,9 +81,98 @@ def test_bucket_to_bucket(s3, photographs, ray_session):
 
 @pytest.mark.parametrize(("change", "message"), [("input", "does not exist"), ("output", "cannot be written")])
 def test_a_missing_bucket_is_one_sentence(s3, change, message):
-    options, filesystem = s3
+    gate, filesystem = s3
     filesystem.pipe("photos/other/cup.png", b"x")
     places = {"input": "s3://photos/other", "output": "s3://results/other"} | {change: "s3://no-such-bucket/x"}
     with pytest.raises(ConfigError, match=message) as caught:
-        reconstruct(ReconstructConfig(**places, storage_options=options), Console(file=io.StringIO()))
+        reconstruct(ReconstructConfig(**places, storage_options=options(gate.url)), Console(file=io.StringIO()))
     assert SECRET not in str(caught.value)
+
+
+def used(gate, **storage_options) -> list[str]:
+    """Lists, reads and, if it has a name, writes with storage options; returns the heads of the requests."""
+    client = {"client_kwargs": {"endpoint_url": gate.url}}
+    source = Location("s3://photos/gate", client | storage_options)
+    open_input(source)
+    assert {path: source.read_bytes(path) for path in image_files(source)} == {
+        "photos/gate/a b.png": b"content",
+        "photos/gate/empty.png": b"",
+    }
+    assert len(gate.heads) > 5
+    if storage_options.get("anon"):
+        return [head.lower() for head in gate.heads]  # nobody lets the anonymous write
+    target = Location("s3://results/gate", client | storage_options)
+    check_writable(target)
+    target.write_bytes("faces/x.parquet", b"rows")
+    assert target.read_bytes("results/gate/faces/x.parquet") == b"rows"
+    return [head.lower() for head in gate.heads]
+
+
+def test_a_profile_signs_every_request(gate, tmp_path, monkeypatch):
+    (tmp_path / "credentials").write_text(f"[team]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    assert all(f"credential={KEY.lower()}/" in head for head in used(gate, profile="team"))
+
+
+def test_anonymous_requests_carry_no_signature(gate):
+    assert not any("authorization" in head or "x-amz-signature" in head for head in used(gate, anon=True))
+
+
+def test_requester_pays_in_every_request(gate):
+    heads = used(gate, key=KEY, secret=SECRET, requester_pays=True)
+    of_objects = [head for head in heads if "/gate" in head.split(" ")[1] or "prefix=gate" in head.split(" ")[1]]
+    assert len(of_objects) > 8 and all("x-amz-request-payer: requester" in head for head in of_objects)
+
+
+def test_a_file_beyond_the_limit_is_not_fetched(gate):
+    source = Location("s3://photos/gate", options(gate.url))
+    with pytest.raises(Exception, match="the file has 7 bytes, more than 6"):
+        source.read_bytes("photos/gate/a b.png", 6)
+    assert not any(head.startswith("GET /photos/gate/a") for head in gate.heads)
+
+
+@pytest.mark.parametrize("what", ["input", "output", "row", "part"])
+def test_a_server_that_tells_credentials_is_not_repeated(gate, what):
+    gate.rule = lambda head: answer("403 Forbidden", f"{KEY} with {SECRET}")
+    place = Location("s3://photos/gate", options(gate.url), tries=2)
+    calls = {
+        "input": lambda: open_input(place),
+        "output": lambda: check_writable(place),
+        "row": lambda: place.read_bytes("photos/gate/a b.png"),
+        "part": lambda: place.write_bytes("x", b""),
+    }
+    with pytest.raises((ConfigError, OSError)) as caught:
+        calls[what]()
+    seen = caught.value
+    while seen is not None:
+        assert KEY not in str(seen) and SECRET not in str(seen) and SECRET not in repr(place)
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+
+
+def test_an_output_that_nobody_serves_is_one_sentence():
+    with socket.socket() as held:  # bound, but not listening
+        held.bind(("127.0.0.1", 0))
+        place = Location("s3://results/x", options(f"http://127.0.0.1:{held.getsockname()[1]}"), tries=1)
+        with pytest.raises(ConfigError, match="output 's3://results/x' cannot be written: ") as caught:
+            check_writable(place)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(StorageError, match="output 's3://results/x' cannot be written: "):
+            place.write_bytes("x", b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--storage_options", f'{{"secret": "{SECRET}"'],
+        ["--storage_options", f'["{SECRET}"]'],
+        ["--storage_options", SECRET],
+        [f"--storage_options_secret={SECRET}"],
+        ["--storage_options_secret", SECRET],
+    ],
+)
+def test_a_mistake_in_storage_options_does_not_show_them(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(ReconstructConfig, "", ["--input", "a", "--output", "b", *words])
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert "storage_options" in shown and SECRET not in shown and shown.count("\n") == 1

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import boto3
@@ -19,12 +14,12 @@ import pytest
 import yaml
 from face_drawings import write_fasseg_v3
 from moto.server import ThreadedMotoServer
+from training_runs import ROOT, Driver, epoch_of
 
 from raylib.cli import parse
 from raylib.config import TrainUnetConfig
 from raylib.segmentation import load_weights
 
-ROOT = Path(__file__).parent.parent
 EPOCHS = 9
 
 
@@ -33,9 +28,9 @@ def _write_run(folder: Path, **changes: object) -> Path:
     config: dict[str, object] = {
         "name": "run",
         "storage_path": str(folder / "storage"),
-        "out": str(folder / "out"),
+        "out": "out",  # relative to the folder that the job is started in, which is not its workers'
         "data": {
-            "fasseg": str(folder / "fasseg"),
+            "fasseg": "fasseg",
             "fasseg_versions": ["V3"],
             "fasseg_test": ["V3/01"],
             "fasseg_validation": ["V3/02"],
@@ -52,60 +47,6 @@ def _write_run(folder: Path, **changes: object) -> Path:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(config | changes))
     return path
-
-
-def _descendants(pid: int) -> list[int]:
-    """Returns the processes that a process started, and those that they started (Linux)."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # pid (name) state parent ...; the name may hold anything, parentheses too.
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    family = [pid]
-    for member in family:  # grows while it is walked
-        family += [child for child, parent in parents.items() if parent == member]
-    return family[1:]
-
-
-class _Driver:
-    """A training job in a process of its own, its output in a file."""
-
-    def __init__(self, config: Path, log: Path):
-        self.log = log
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-            "RAY_DEDUP_LOGS": "0",
-            "RAY_ADDRESS": "local",
-        }
-        command = [sys.executable, str(ROOT / "jobs" / "train_unet.py"), "--config", str(config)]
-        with log.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-
-    def wait_for(self, found: Callable[[str], bool], seconds: float = 240) -> str:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            text = self.log.read_text()
-            if found(text):
-                return text
-            if self.process.poll() is not None:
-                raise AssertionError(f"the job ended with {self.process.returncode}: {text[-3000:]}")
-            time.sleep(0.1)
-        raise AssertionError(f"not seen within {seconds} s: {self.log.read_text()[-3000:]}")
-
-    def stop(self) -> None:
-        """Kills the job as a power cut would, and the Ray processes that it started."""
-        family = _descendants(self.process.pid)
-        self.process.kill()
-        self.process.wait()
-        for pid in family:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _epoch(text: str) -> int:
-    """Returns the last epoch that the job said it finished."""
-    return max((int(number) for number in re.findall(r"epoch (\d+)\.0 of", text)), default=0)
 
 
 @pytest.fixture
@@ -131,19 +72,19 @@ def s3_address(monkeypatch):
 @pytest.mark.timeout(500)
 def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path, s3_address):
     config = _write_run(tmp_path, storage_path=s3_address)
-    driver = _Driver(config, tmp_path / "first.log")
+    driver = Driver("train_unet.py", ["--config", str(config)], tmp_path / "first.log")
     try:
-        text = driver.wait_for(lambda text: _epoch(text) >= 2)
-        workers = [int(pid) for pid in re.findall(r"pid=(\d+)\) world_rank=", text)]
-        time.sleep(0.3)  # an epoch has begun by then
-        os.kill(workers[1], signal.SIGKILL)
-        reached = _epoch(text)
-        text = driver.wait_for(lambda text: text.count("Wrapping provided model") >= 2 and _epoch(text) > reached + 1)
+        text = driver.wait_for(lambda text: epoch_of(text) >= 2)
+        driver.kill_a_worker(1)
+        reached = epoch_of(text)
+        text = driver.wait_for(
+            lambda text: text.count("Wrapping provided model") >= 2 and epoch_of(text) > reached + 1
+        )
     finally:
         driver.stop()
-    assert _epoch(text) < EPOCHS
+    assert epoch_of(text) < EPOCHS
 
-    driver = _Driver(config, tmp_path / "second.log")
+    driver = Driver("train_unet.py", ["--config", str(config)], tmp_path / "second.log")
     try:
         assert driver.process.wait(240) == 0, driver.log.read_text()[-3000:]
     finally:

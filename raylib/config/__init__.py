@@ -4,10 +4,29 @@ Imports neither torch nor ray, so that a mistake in a configuration is reported 
 """
 
 from raylib.config.benchmark import (
+    BenchmarkBucketConfig,
     BenchmarkPicturesConfig,
     BenchmarkReconstructConfig,
     BenchmarkRenderConfig,
+    BenchmarkStagesConfig,
+    BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
+)
+from raylib.config.evaluate import (
+    BASELINES,
+    EvaluateAppearanceConfig,
+    EvaluatePicturesConfig,
+    EvaluateShapeConfig,
+)
+from raylib.config.face_meshnet import (
+    FaceLossWeights,
+    FaceMeshNetSettings,
+)
+from raylib.config.meshnet import (
+    LossWeights,
+    MeshnetData,
+    PaperSettings,
+    TrainMeshnetConfig,
 )
 from raylib.config.prior import (
     BuildPriorConfig,
@@ -21,28 +40,55 @@ from raylib.config.reconstruct import (
     Privacy,
     ReconstructConfig,
 )
+from raylib.config.report import (
+    ReportConfig,
+)
 from raylib.config.segmentation import (
     EvaluateSegmentationConfig,
     SegmentationData,
     TrainStage,
     TrainUnetConfig,
 )
+from raylib.config.synthesize import (
+    SynthesisSettings,
+    SynthesizeConfig,
+)
+from raylib.config.training import (
+    TrainRun,
+)
 
 __all__ = [
+    "BASELINES",
     "FAILED",
     "STATUSES",
+    "BenchmarkBucketConfig",
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
     "BenchmarkRenderConfig",
+    "BenchmarkStagesConfig",
+    "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
     "DetectorChoice",
+    "EvaluateAppearanceConfig",
+    "EvaluatePicturesConfig",
     "EvaluateSegmentationConfig",
+    "EvaluateShapeConfig",
+    "FaceLossWeights",
+    "FaceMeshNetSettings",
     "FaceSettings",
     "FitSettings",
+    "LossWeights",
+    "MeshnetData",
+    "PaperSettings",
     "Privacy",
     "ReconstructConfig",
+    "ReportConfig",
     "SegmentationData",
+    "SynthesisSettings",
+    "SynthesizeConfig",
+    "TrainMeshnetConfig",
+    "TrainRun",
     "TrainStage",
     "TrainUnetConfig",
 ]

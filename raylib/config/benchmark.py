@@ -26,24 +26,50 @@ class BenchmarkPicturesConfig:
 
 @dataclass(frozen=True)
 class BenchmarkReconstructConfig:
-    """Timing the reconstruction job: a plain loop over its stages on one core, then the whole job on Ray.
+    """Timing the reconstruction job: a plain loop over its stages on one core, and the whole job on Ray.
 
     Attributes:
-        input: folder of photographs, at least some dozens.
+        input: folder of photographs; if empty, as many as needed are made of the demonstration's portrait.
         work: folder for the results of the measured runs; must not exist.
         output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
-        images: photographs that the plain loop takes.
+        images: photographs that are timed; 16 more warm up.
+        actors: detecting and meshing processes, and cores, of the run that is compared with one of each on one core.
+        rounds: how often everything is timed in turn; medians count.
         detector: face detector; the CNN costs a second for each photograph that it looks at.
     """
 
-    input: str
+    input: str = ""
     work: str = "out/benchmark_reconstruct"
     output: str = "out/benchmark_reconstruct.json"
-    images: int = 48
+    images: int = 240
+    actors: int = 2
+    rounds: int = 3
     detector: DetectorChoice = "hog"
 
     def __post_init__(self) -> None:
+        for name in ("images", "actors", "rounds"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
+class BenchmarkBucketConfig:
+    """The reconstruction job over a bucket of empty images, of which a server on loopback invents the listing.
+
+    Attributes:
+        work: folder for the results of the run; must not exist.
+        output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
+        images: keys in the bucket.
+        images_per_shard: as of the job.
+    """
+
+    work: str = "out/benchmark_bucket"
+    output: str = "out/benchmark_bucket.json"
+    images: int = 200_000
+    images_per_shard: int = 256
+
+    def __post_init__(self) -> None:
         require(self.images >= 1, "images", self.images, "at least 1")
+        require(self.images_per_shard >= 1, "images_per_shard", self.images_per_shard, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,51 @@ class BenchmarkRenderConfig:
             require(len(values) > 0 and min(values) >= 1, name, values, "positive numbers")
         require(max(self.faces_per_pixel) <= 255, "faces_per_pixel", self.faces_per_pixel, "at most 255")
         require(self.rounds >= 1, "rounds", self.rounds, "at least 1")
+
+
+@dataclass(frozen=True)
+class BenchmarkStagesConfig:
+    """Comparing finished trainings of MeshNet, the stages of the paper's loss.
+
+    Attributes:
+        runs: result folders of jobs/train_meshnet.py, in the order of the table.
+        picture: file for faces beside what each network makes of them; nothing is drawn if empty.
+        output: JSON file with the figures; nothing is written if empty.
+    """
+
+    runs: tuple[str, ...]
+    picture: str = ""
+    output: str = "out/benchmark_stages.json"
+
+    def __post_init__(self) -> None:
+        require(len(self.runs) > 0, "runs", self.runs, "at least one folder")
+
+
+@dataclass(frozen=True)
+class BenchmarkTrainConfig:
+    """Timing a training step of MeshNet against the same step on stock PyTorch3D, on one thread of the CPU.
+
+    Attributes:
+        output: JSON file with the figures; nothing is written if empty.
+        size: edge of the pictures in pixels; the paper's experiments ran at 64.
+        images: numbers of pictures of a step; the paper's had one.
+        faces_per_pixel: that PyTorch3D keeps; its examples of soft rendering keep 50, ours always blends all.
+        rounds: steps on PyTorch3D, of some seconds each.
+        ours_per_round: our steps beside each of them.
+    """
+
+    output: str = "out/benchmark_train.json"
+    size: int = 64
+    images: tuple[int, ...] = (1, 8)
+    faces_per_pixel: int = 50
+    rounds: int = 3
+    ours_per_round: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.size >= 46, "size", self.size, "at least 46 pixels")
+        require(len(self.images) > 0 and min(self.images) >= 1, "images", self.images, "positive numbers")
+        for name in ("faces_per_pixel", "rounds", "ours_per_round"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,10 @@ class ReconstructConfig:
         hide_names: name images by the SHA-256 of their URI, and keep inputs and error details, which may hold
             names, out of the output.
         max_failed_fraction: exit with status 1 if a larger share of all images in the output failed.
-        method: how a face becomes a mesh; "landmarks" fits the morphable model to 68 landmarks.
+        method: how a face becomes a mesh; "landmarks" fits the morphable model to 68 landmarks, "meshnet" corrects
+            the fit of the shipped prior by a network that also sees albedo, light and uncertainty, "meshnet_paper" is
+            the paper's network, which has no face model and cannot be refined. Networks need segment.
+        meshnet_weights: file that jobs/train_meshnet.py wrote; method meshnet takes the shipped one by default.
         refine: steps by which pose, shape, albedo and light of each face follow what a rendering differs from the
             photograph; 30 cost about 0.8 s a face on one core. 0 leaves the method's estimate as it is.
         morphable_model: "prior" for the shipped face prior, or the path of a Surrey Face Model (.bin), Basel Face
@@ -124,6 +127,7 @@ class ReconstructConfig:
         write_glb: write GLB.
         write_labels: write the label map of each face's aligned crop, in FASSEG's colours; needs segment.
         write_preview: write a picture with landmarks, overlay and rendered views of each face.
+        write_report: write report.html, a page to look at the run (see jobs/report.py), when it is done.
         image_timeout_s: seconds after which an image is given up (status timeout).
         image_memory_gb: GiB that decoding an image and finding its faces may take (status out_of_memory, or
             native_crash where a library ends its process over it); 0 for no limit.
@@ -133,6 +137,8 @@ class ReconstructConfig:
         detect_actors: processes that decode and detect; 0 for one a CPU.
         reconstruct_actors: processes that label, fit, colour and write; 0 for one a CPU.
         cpus_per_actor: logical CPUs that Ray sets aside for each of these processes.
+        gpus_per_actor: share of a GPU that each process of the second kind takes for its networks; 0 for none.
+        cluster_cpus: CPUs that the cluster may grow to where an autoscaler adds machines; 0 for those that it has.
         progress_every_s: seconds between lines of progress where output is no terminal.
         storage_options: keyword arguments for the fsspec filesystem of input and output (endpoint_url, anon, ...).
     """
@@ -146,7 +152,8 @@ class ReconstructConfig:
     privacy: Privacy = "none"
     hide_names: bool = False
     max_failed_fraction: float = 1.0
-    method: Literal["landmarks"] = "landmarks"
+    method: Literal["landmarks", "meshnet", "meshnet_paper"] = "landmarks"
+    meshnet_weights: str = ""
     refine: int = 0
     morphable_model: str = "prior"
     faces: FaceSettings = field(default_factory=FaceSettings)
@@ -159,14 +166,17 @@ class ReconstructConfig:
     write_glb: bool = True
     write_labels: bool = False
     write_preview: bool = True
+    write_report: bool = True
     image_timeout_s: float = 60.0
     image_memory_gb: float = 4.0
     images_per_shard: int = 16
     detect_actors: int = 0
     reconstruct_actors: int = 0
     cpus_per_actor: float = 0.4
+    gpus_per_actor: float = 0.0
+    cluster_cpus: int = 0
     progress_every_s: float = 30.0
-    storage_options: dict[str, object] = field(default_factory=dict)
+    storage_options: dict[str, object] = field(default_factory=dict, repr=False)
     storage_tries: int = 7
 
     def __post_init__(self) -> None:
@@ -193,8 +203,18 @@ class ReconstructConfig:
         require(self.detect_actors >= 0, "detect_actors", self.detect_actors, "0 or more")
         require(self.reconstruct_actors >= 0, "reconstruct_actors", self.reconstruct_actors, "0 or more")
         require(self.refine >= 0, "refine", self.refine, "0 or more steps")
+        if self.method != "landmarks":
+            require(self.segment, "segment", self.segment, f"true: method {self.method} sees the label map too")
+        if self.method == "meshnet":
+            prior = self.morphable_model == "prior"
+            require(prior, "morphable_model", self.morphable_model, "prior, whose fits method meshnet corrects")
+        if self.method == "meshnet_paper":
+            require(bool(self.meshnet_weights), "meshnet_weights", "", "a file that jobs/train_meshnet.py wrote")
+            require(self.refine == 0, "refine", self.refine, "0 with method meshnet_paper, which has no face model")
         require(self.segment or not self.write_labels, "write_labels", self.write_labels, "false without segment")
         require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
+        require(0 <= self.gpus_per_actor <= 1, "gpus_per_actor", self.gpus_per_actor, "a share from 0 to 1")
+        require(self.cluster_cpus >= 0, "cluster_cpus", self.cluster_cpus, "0 or more")
 
     @property
     def inputs(self) -> list[str]:

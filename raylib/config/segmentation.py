@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raylib.config.checks import require
+from raylib.config.training import TrainRun
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,10 @@ class TrainStage:
 
 
 @dataclass(frozen=True)
-class TrainUnetConfig:
+class TrainUnetConfig(TrainRun):
     """`jobs/train_unet.py`: the face segmentation network on Ray Train.
 
     Attributes:
-        name: of the run; the same name in the same storage resumes it.
-        storage_path: folder or s3:// address for checkpoints.
-        out: local folder for the results: weights, curves, contact sheet, resolved configuration.
         data: labelled photographs.
         widths: channels per level of the U-Net, from full resolution downwards.
         norm: what follows each convolution: `group`, `batch` or `none`.
@@ -120,21 +118,10 @@ class TrainUnetConfig:
         fasseg_repeat: how often an epoch shows each FASSEG photograph, the scarcer set.
         input_px: side to which inference brings a face crop; the last stage's size by default.
         init_weights: weights file to start from.
-        precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it and on a CPU with AMX.
-        num_workers: Ray Train workers.
-        use_gpu: one GPU per worker (NCCL) instead of processor cores (gloo).
-        cpus_per_worker: logical cores that a worker reserves; below one leaves room for Ray's own tasks.
-        threads_per_worker: processor threads of a worker's network.
-        max_failures: how often a worker may die before the run fails; it goes on from the last checkpoint.
-        keep_checkpoints: the best and the last are always among them.
         checkpoint_epochs: epochs between checkpoints and validations.
         cache_px: side at which photographs wait in memory, decoded.
-        seed: of everything random.
     """
 
-    name: str
-    storage_path: str
-    out: str
     data: SegmentationData = field(default_factory=SegmentationData)
     widths: tuple[int, ...] = (16, 32, 64, 96, 160, 224)
     norm: Literal["group", "batch", "none"] = "group"
@@ -147,26 +134,16 @@ class TrainUnetConfig:
     fasseg_repeat: int = 2
     input_px: int | None = None
     init_weights: str | None = None
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    num_workers: int = 1
-    use_gpu: bool = False
-    cpus_per_worker: float = 0.5
-    threads_per_worker: int = 1
-    max_failures: int = 3
-    keep_checkpoints: int = 2
     checkpoint_epochs: int = 1
     cache_px: int = 320
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        require(bool(self.name) and "/" not in self.name, "name", self.name, "a word without a slash")
+        super().__post_init__()
         require(len(self.widths) >= 2, "widths", list(self.widths), "at least two levels")
         require(len(self.stages) >= 1, "stages", list(self.stages), "at least one")
-        for name in ("batch_size", "warmup_steps", "fasseg_repeat", "num_workers", "threads_per_worker",
-                     "keep_checkpoints", "checkpoint_epochs", "cache_px"):  # fmt: skip
+        for name in ("batch_size", "warmup_steps", "fasseg_repeat", "checkpoint_epochs", "cache_px"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("learning_rate", "cpus_per_worker"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")
 
     @property

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +22,12 @@ from raylib.config import FaceSettings
 from raylib.errors import ImageError
 from raylib.faces import Face, FaceCrop, FaceDetector, crop_face
 from raylib.images import decode
-from raylib.reconstruction.isolation import ChildCrashError, ChildMemoryError, ChildTimeoutError, IsolatedWorker
+from raylib.reconstruction.isolation import ChildCrashError, IsolatedWorker, failure
 from raylib.reconstruction.listing import Inputs, Item
 
 CROP_PX = 256
 _READ_AHEAD = 4
 _PATCH_REACH = 1.0  # a patch reaches this many face sizes beyond the landmarks' square on each side, half of it
-_MAX_FILE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -95,6 +92,15 @@ class AnalysisSettings:
     image_memory_gb: float = 0.0
 
 
+@dataclass(frozen=True)
+class ImageFile:
+    """An image's bytes, what the table calls it, and the seconds that reading took."""
+
+    uri: str
+    data: bytes
+    seconds_read: float = 0.0
+
+
 class Analyser:
     """Decodes an image and finds its faces; runs in the child process.
 
@@ -106,25 +112,31 @@ class Analyser:
         self._settings = settings
         self._detector = FaceDetector(settings.faces)
 
-    def __call__(self, data: bytes) -> AnalysedImage:
-        """Returns size, focal length and faces, or the reason why the bytes are no usable image; `uri` is empty."""
+    def __call__(self, file: ImageFile) -> AnalysedImage:
+        """Returns size, focal length and faces, or the reason why the bytes are no usable image."""
         start = time.perf_counter()
+        digest = hashlib.sha256(file.data).hexdigest()
+        seconds = {"read": file.seconds_read}
         try:
-            image = decode(data, self._settings.max_pixels)
+            image = decode(file.data, self._settings.max_pixels)
         except ImageError as error:
-            seconds = {"decode": time.perf_counter() - start}
-            return AnalysedImage("", error.status, "decode", error.message, seconds=seconds)
+            seconds["decode"] = time.perf_counter() - start
+            return AnalysedImage(file.uri, error.status, "decode", error.message, digest, seconds=seconds)
         decoded = time.perf_counter()
         faces = tuple(
             FoundFace(face, crop_face(image.rgb, face.landmarks, CROP_PX), self._patch(image.rgb, face))
             for face in self._detector(image.rgb)
         )
-        seconds = {"decode": decoded - start, "detect": time.perf_counter() - decoded}
+        seconds |= {"decode": decoded - start, "detect": time.perf_counter() - decoded}
         height, width = image.rgb.shape[:2]
         status = "ok" if faces else "no_face"
         return AnalysedImage(
-            "", status, width=width, height=height, focal_px=image.focal_px, faces=faces, seconds=seconds
+            file.uri, status, "", "", digest, width, height, focal_px=image.focal_px, faces=faces, seconds=seconds
         )
+
+    def pickled(self, file: ImageFile) -> bytes:
+        """Returns the same as bytes, which the processes on the way to the second stage need not understand."""
+        return pickle.dumps(self(file), pickle.HIGHEST_PROTOCOL)
 
     def _patch(self, rgb: np.ndarray, face: Face) -> Patch:
         low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
@@ -142,8 +154,12 @@ class Analyser:
         return Patch(np.ascontiguousarray(patch), corner.astype(np.float64), float(max(factor, 1)))
 
 
+def _analyser(settings: AnalysisSettings) -> Callable[[ImageFile], bytes]:
+    return Analyser(settings).pickled
+
+
 class DetectStage:
-    """Ray Data stage: a shard of images' places in, the analysed images out (both pickled, a shard a row).
+    """Ray Data stage: a shard of images' places in, the analysed images out, each pickled; a shard is a row.
 
     Args:
         inputs: where the images lie.
@@ -153,69 +169,56 @@ class DetectStage:
     def __init__(self, inputs: Inputs, settings: AnalysisSettings):
         self._inputs = inputs
         self._timeout_s = settings.image_timeout_s
-        self._child: IsolatedWorker[bytes, AnalysedImage] = IsolatedWorker(
-            partial(Analyser, settings), int(settings.image_memory_gb * 2**30)
+        self._child: IsolatedWorker[ImageFile, bytes] = IsolatedWorker(
+            partial(_analyser, settings), int(settings.image_memory_gb * 2**30)
         )
+        self._child.start()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Returns the rows of `batch` with the column `shard` replaced by the analysed images."""
-        shards = [pickle.dumps(list(self.analyse(pickle.loads(s)))) for s in batch["shard"].to_pylist()]
+        """Returns the rows of `batch` with the column `shard` replaced by lists of analysed images."""
+        shards = [list(self.analyse(pickle.loads(s))) for s in batch["shard"].to_pylist()]
         column = batch.column_names.index("shard")
-        return batch.set_column(column, "shard", pa.array(shards, pa.large_binary()))
+        return batch.set_column(column, "shard", pa.array(shards, pa.list_(pa.large_binary())))
 
-    def analyse(self, items: list[Item]) -> Iterator[AnalysedImage]:
-        """Yields what each image holds; one that fails yields its reason."""
+    def analyse(self, items: list[Item]) -> Iterator[bytes]:
+        """Yields what each image holds, pickled (`AnalysedImage`); one that fails yields its reason."""
         with ThreadPoolExecutor(_READ_AHEAD) as readers:
-            reads: list[Future[tuple[bytes, float]]] = [readers.submit(self._read, item) for item in items]
+            reads: list[Future[ImageFile]] = [readers.submit(self._read, item) for item in items]
             for i, item in enumerate(items):
-                uri = self._inputs.shown(item)
                 try:
-                    data, seconds_read = reads[i].result()
-                except ImageError as error:
-                    yield AnalysedImage(uri, error.status, "read", error.message)
-                    continue
+                    file = reads[i].result()
                 except Exception as error:  # every storage has its own errors
-                    yield AnalysedImage(uri, "error", "read", self._read_error(error))
+                    yield pickle.dumps(self._unread(self._inputs.shown(item), error))
                     continue
                 reads[i] = Future()  # lets go of the bytes
-                image = self._isolated(data)
-                yield replace(
-                    image,
-                    uri=uri,
-                    sha256=hashlib.sha256(data).hexdigest(),
-                    seconds={"read": seconds_read, **image.seconds},
-                )
+                yield self._isolated(file)
 
-    def _read(self, item: Item) -> tuple[bytes, float]:
+    def _read(self, item: Item) -> ImageFile:
         start = time.perf_counter()
         location, path = self._inputs.resolve(item)
-        if location.is_local:
-            info = Path(path).stat()
-            if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
-                raise ImageError("error", "not a regular file")
-            if info.st_size > _MAX_FILE_BYTES:
-                raise ImageError("too_large", f"the file has {info.st_size} bytes, more than {_MAX_FILE_BYTES}")
-        return location.read_bytes(path), time.perf_counter() - start
+        data = location.read_bytes(path)
+        return ImageFile(self._inputs.shown(item), data, time.perf_counter() - start)
 
-    def _read_error(self, error: Exception) -> str:
+    def _unread(self, uri: str, error: Exception) -> AnalysedImage:
+        if isinstance(error, ImageError):
+            return AnalysedImage(uri, error.status, "read", error.message)
         kind = type(error).__name__
         if isinstance(error, OSError) and error.strerror:
-            return f"{kind}: {error.strerror}"
-        return kind if self._inputs.hide_names else f"{kind}: {error}".strip(": ")
+            message = f"{kind}: {error.strerror}"
+        else:
+            message = kind if self._inputs.hide_names else f"{kind}: {error}".strip(": ")
+        return AnalysedImage(uri, "error", "read", message)
 
-    def _isolated(self, data: bytes) -> AnalysedImage:
-        where = "decode_or_detect"  # a dead child cannot tell which
+    def _isolated(self, file: ImageFile) -> bytes:
         try:
             try:
-                return self._child(data, self._timeout_s)
+                return self._child(file, self._timeout_s)
             except ChildCrashError:
                 # Whoever killed the child may have meant another, such as the kernel short of memory.
-                return self._child(data, self._timeout_s)
-        except ChildTimeoutError as error:
-            return AnalysedImage("", "timeout", where, str(error))
-        except ChildMemoryError as error:
-            return AnalysedImage("", "out_of_memory", where, str(error))
-        except ChildCrashError as error:
-            return AnalysedImage("", "native_crash", where, str(error))
+                return self._child(file, self._timeout_s)
         except Exception as error:
-            return AnalysedImage("", "error", where, f"{type(error).__name__}: {error}".strip(": "))
+            where = "decode_or_detect"  # a dead child cannot tell which
+            status, message = failure(error)
+            digest = hashlib.sha256(file.data).hexdigest()
+            seconds = {"read": file.seconds_read}
+            return pickle.dumps(AnalysedImage(file.uri, status, where, message, digest, seconds=seconds))

@@ -8,7 +8,7 @@ import os
 import resource
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -31,6 +31,17 @@ class ChildTimeoutError(RaylibError):
 
 class ChildMemoryError(RaylibError):
     """The child process wanted more memory than its limit."""
+
+
+def failure(error: Exception) -> tuple[str, str]:
+    """Returns a row's status and message for what a call of an `IsolatedWorker` raised."""
+    kinds: dict[type[Exception], str] = {
+        ChildTimeoutError: "timeout",
+        ChildMemoryError: "out_of_memory",
+        ChildCrashError: "native_crash",
+    }
+    status = kinds.get(type(error))
+    return (status, str(error)) if status else ("error", f"{type(error).__name__}: {error}".strip(": "))
 
 
 def _start(make: Callable[[], Callable[[Any], Any]], memory_bytes: int) -> None:
@@ -71,6 +82,7 @@ class IsolatedWorker(Generic[A, R]):
         self._memory_bytes = memory_bytes
         self._start_timeout_s = start_timeout_s
         self._pool: ProcessPoolExecutor | None = None
+        self._ready: Future[None] | None = None
 
     def __call__(self, argument: A, timeout_s: float) -> R:
         """Returns what the function returns, or raises what it raises.
@@ -80,7 +92,7 @@ class IsolatedWorker(Generic[A, R]):
             ChildTimeoutError: no result after `timeout_s` seconds.
             ChildMemoryError: the call needed more than `memory_bytes`.
         """
-        pool = self._running_pool()
+        pool = self._ready_pool()
         try:
             return pool.submit(_call, argument).result(timeout=timeout_s)
         except BrokenProcessPool:
@@ -94,20 +106,34 @@ class IsolatedWorker(Generic[A, R]):
             self.close()
             raise ChildTimeoutError(f"no result after {timeout_s:g} seconds") from None
 
-    def _running_pool(self) -> ProcessPoolExecutor:
+    def start(self) -> None:
+        """Starts a child if there is none, without waiting until it is ready."""
         if self._pool is None:
             # spawn: a fork would copy Ray's threads and locks.
             context = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(1, context, initializer=_start, initargs=(self._make, self._memory_bytes))
-            self._pool = pool
+            self._pool = ProcessPoolExecutor(
+                1, context, initializer=_start, initargs=(self._make, self._memory_bytes)
+            )
+            self._ready = self._pool.submit(_do_nothing)
+
+    def _ready_pool(self) -> ProcessPoolExecutor:
+        self.start()
+        assert self._pool is not None
+        if self._ready is not None:
             # The time limit is for the work, not for the imports of a fresh child.
-            pool.submit(_ready).result(timeout=self._start_timeout_s)
+            try:
+                self._ready.result(timeout=self._start_timeout_s)
+            except Exception:
+                self.close()
+                raise
+            self._ready = None
         return self._pool
 
     def close(self) -> None:
         """Ends the child at once."""
         if self._pool is None:
             return
+        self._ready = None
         processes = list((self._pool._processes or {}).values())
         for process in processes:
             with contextlib.suppress(OSError, ValueError):
@@ -116,5 +142,5 @@ class IsolatedWorker(Generic[A, R]):
         self._pool = None
 
 
-def _ready() -> None:
+def _do_nothing() -> None:
     """Returns when the child's initialiser has run."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from raylib.config import ReconstructConfig
 from raylib.errors import ConfigError
-from raylib.reconstruction.storage import Location, image_files, open_input, patiently
+from raylib.reconstruction.storage import Location, image_files, open_input
 
 Item = tuple[int, str]
 """An image: the number of its input, and its path in that input's filesystem or its entry in the manifest."""
@@ -153,7 +153,7 @@ class Inputs:
         """
         kind = PurePosixPath(location.path).suffix.lower()
         try:
-            with patiently(lambda: location.filesystem.open(location.path, "rb"), location.tries) as file:
+            with location.patiently(lambda: location.filesystem.open(location.path, "rb")) as file:
                 if kind == ".parquet":
                     table = pq.ParquetFile(file)
                     self._require_column(location, table.schema_arrow.names)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import io
-import pickle
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import ray
 import torch
 from PIL import Image, ImageFilter
 
@@ -24,9 +20,8 @@ from raylib.preview import PreviewMesh, preview
 from raylib.reconstruction.analysis import AnalysedImage, FoundFace
 from raylib.reconstruction.mesh_files import MeshEncoder
 from raylib.reconstruction.methods import Method
-from raylib.reconstruction.rows import STAGES, to_parquet
+from raylib.reconstruction.rows import STAGES
 from raylib.reconstruction.storage import Location
-from raylib.reconstruction.table import kept_rows, part_name
 from raylib.refinement import Refinement, Refiner
 from raylib.segmentation import FaceSegmenter, Label, brow_band, draw_labels, face_mask, occlusion, region_fractions
 from raylib.texturing import Appearance, FaceColors, FaceMask, Texturer, Topology
@@ -53,20 +48,15 @@ class MeshingSettings:
 
 
 class ReconstructStage:
-    """Ray Data stage: a shard of analysed images in, files and one Parquet file out; yields its counts.
-
-    Mesh files come first and the Parquet file that names them last, under a name that the shard gives: a shard that
-    is done again writes the same bytes to the same places.
+    """Makes mesh files and rows of analysed images; runs in the child process of `MeshStage`.
 
     Args:
-        method: how a face becomes a mesh, or a Ray reference to it.
+        method: how a face becomes a mesh.
         output: folder of the run.
         settings: what to write and how.
     """
 
-    def __init__(self, method: Method | ray.ObjectRef, output: Location, settings: MeshingSettings):
-        if isinstance(method, ray.ObjectRef):
-            method = ray.get(method)
+    def __init__(self, method: Method, output: Location, settings: MeshingSettings):
         torch.set_num_threads(max(1, int(settings.config.cpus_per_actor)))
         self._method, self._model = method, method.model
         model = method.model
@@ -79,24 +69,9 @@ class ReconstructStage:
         )
         self._texturer = Texturer(self._topology, settings.config.max_texture_px)
         self._refiner = Refiner(model, settings.config.fit)
-        self._segmenter = FaceSegmenter() if settings.config.segment else None
+        device = "cuda" if settings.config.gpus_per_actor and torch.cuda.is_available() else "cpu"
+        self._segmenter = FaceSegmenter(device=device) if settings.config.segment else None
         self._encoder = MeshEncoder(self._topology.faces, self._topology.uv)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Returns a row a shard: images, faces, and counts by status as a pickled Counter."""
-        done = []
-        columns = (batch["shard_id"].to_pylist(), batch["again"].to_pylist(), batch["shard"])
-        for shard_id, again, payload in zip(*columns, strict=True):
-            images: list[AnalysedImage] = pickle.loads(payload.as_buffer())
-            rows = self.rows(images)
-            # Images that are done again leave their old rows in the one write that brings the new ones.
-            kept = kept_rows(self._output, shard_id, {image.uri for image in images}) if again else None
-            self._output.write_bytes(part_name(shard_id), to_parquet(rows, kept))
-            # An image counts once, under the status of its first row.
-            counts = Counter(r["status"] for r in rows if not r.get("face_index"))
-            faces = sum(r["status"] == "ok" for r in rows)
-            done.append({"images": len(images), "faces": faces, "counts": pickle.dumps(counts)})
-        return pa.Table.from_pylist(done)
 
     def rows(self, images: list[AnalysedImage]) -> list[dict[str, Any]]:
         """Returns the rows of a shard after writing its mesh files; all its faces are fitted together."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+import torch
 
 from raylib.config import ReconstructConfig
 from raylib.estimates import FaceBatch, FaceEstimates
+from raylib.face_network import FaceNetwork
 from raylib.fitting import LandmarkFitter
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel
+from raylib.reconstruction.paper_method import PaperMethod
 
 
 class Method(Protocol):
@@ -50,7 +55,32 @@ class LandmarkMethod:
         )
 
 
-METHODS = {"landmarks": LandmarkMethod}
+class MeshnetMethod:
+    """The physics-based network: corrections of the landmark fit, with albedo, light and uncertainty.
+
+    Args:
+        config: weights and fit.
+    """
+
+    scale_source = "model prior"
+
+    def __init__(self, config: ReconstructConfig):
+        on_gpu = config.gpus_per_actor > 0 and torch.cuda.is_available()
+        self._network = FaceNetwork(config.meshnet_weights or None, "cuda" if on_gpu else "cpu")
+        self.model, self.weights_sha256 = self._network.model, self._network.weights_sha256
+        self._fitter = LandmarkFitter(self.model, config.fit)
+
+    def __call__(self, faces: FaceBatch) -> FaceEstimates:
+        """Returns the corrected faces."""
+        fit = self._fitter.fit(faces.landmarks_px, faces.focal_px, faces.principal_px)
+        return self._network(faces, fit)
+
+
+METHODS: dict[str, Callable[[ReconstructConfig], Method]] = {
+    "landmarks": LandmarkMethod,
+    "meshnet": MeshnetMethod,
+    "meshnet_paper": PaperMethod,
+}
 """The class of each value of `ReconstructConfig.method`."""
 
 

@@ -14,8 +14,9 @@ SCHEMA_VERSION = "2"
 
 STAGES = ("read", "decode", "detect", "segment", "fit", "refine", "texture", "write")
 """Stages whose seconds a row counts (`seconds_read`, ...)."""
-ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "refine", "texture")
-"""Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting."""
+ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "refine", "texture", "mesh")
+"""Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting, nor at which
+stage of meshing it was."""
 
 
 def _floats(shape: str, meaning: str) -> dict[bytes, bytes]:

@@ -8,13 +8,14 @@ import json
 import pickle
 import threading
 import time
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from raylib.config import FAILED, STATUSES, ReconstructConfig
-from raylib.errors import ConfigError
+from raylib.errors import ConfigError, StorageError
 from raylib.provenance import environment
 from raylib.ray_cluster import join_ray
 from raylib.reconstruction.listing import Inputs
@@ -109,6 +110,8 @@ def config_sha256(config: ReconstructConfig, weights_sha256: str) -> str:
         from raylib.segmentation import shipped_weights
 
         shaping["segmentation"] = hashlib.sha256(shipped_weights().read_bytes()).hexdigest()
+    if config.gpus_per_actor:
+        shaping["gpu"] = True  # networks multiply in bfloat16 there, and labels differ at some borders
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
@@ -131,11 +134,11 @@ def _run_pass(
     from ray.data import ActorPoolStrategy
 
     from raylib.reconstruction.analysis import AnalysisSettings, DetectStage
-    from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
+    from raylib.reconstruction.isolated_meshing import MeshStage, mesher
     from raylib.reconstruction.shards import dataset
 
     join_ray()
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+    cpus = config.cluster_cpus or int(ray.cluster_resources().get("CPU", 1))
     detectors = config.detect_actors or max(1, cpus)
     meshers = config.reconstruct_actors or max(1, cpus)
     size = min(config.images_per_shard, -(-some // detectors))
@@ -159,18 +162,40 @@ def _run_pass(
             **common,
         )
         .map_batches(
-            ReconstructStage,
-            fn_constructor_args=(ray.put(method), output, MeshingSettings(config, digest)),
+            MeshStage,
+            fn_constructor_args=(
+                partial(mesher, output=output, config=config, config_sha256=digest),
+                ray.put(pickle.dumps(method)),
+                output,
+                config.image_timeout_s,
+            ),
             compute=ActorPoolStrategy(size=meshers),
+            num_gpus=config.gpus_per_actor or None,
             **common,
         )
     )
     threading.Thread(target=_count, args=(inputs, finished, progress), daemon=True).start()
     with progress:
-        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in batch.to_pylist():
-                progress.add(pickle.loads(row["counts"]), row["faces"])
+        try:
+            for batch in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for row in batch.to_pylist():
+                    progress.add(pickle.loads(row["counts"]), row["faces"])
+        except Exception as error:
+            told = _output_error(error)
+            if told is None:
+                raise
+            raise told from None
     return progress
+
+
+def _output_error(error: BaseException | None) -> StorageError | None:
+    """Returns the output's error that Ray has wrapped, None if something else went wrong."""
+    while error is not None:
+        cause = getattr(error, "cause", None) or error.__cause__
+        if isinstance(cause, StorageError):
+            return StorageError(str(cause))
+        error = cause
+    return None
 
 
 def _count(inputs: Inputs, finished: Finished, progress: RunProgress) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +17,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from raylib.errors import ConfigError
+from raylib.errors import ConfigError, ImageError, StorageError
 from raylib.images import EXTENSIONS
 
 T = TypeVar("T")
@@ -35,10 +39,14 @@ _PERMANENT = (
     TypeError,
     NotImplementedError,
     MemoryError,
+    ImageError,
 )
 """Errors that waiting does not mend; what else a storage raises may be a full queue or a server that restarts."""
 
 _LONGEST_PAUSE_S = 30.0
+
+_SECRET = re.compile("key|secret|token|pass|user|credential", re.IGNORECASE)
+"""Names of settings whose values are credentials."""
 
 
 def patiently(call: Callable[[], T], tries: int, first_pause_s: float = 0.5) -> T:
@@ -62,6 +70,21 @@ def patiently(call: Callable[[], T], tries: int, first_pause_s: float = 0.5) -> 
     return call()
 
 
+def without_secrets(text: str, storage_options: Mapping[str, Any]) -> str:
+    """Returns a text with asterisks for each credential in storage options or in AWS's environment variables."""
+    secrets = {value for name, value in os.environ.items() if name.startswith("AWS_") and _SECRET.search(name)}
+    pending: list[tuple[str, Any]] = list(storage_options.items())
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, Mapping):
+            pending += value.items()
+        elif isinstance(value, str) and _SECRET.search(name):
+            secrets.add(value)
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
 @dataclass(frozen=True)
 class Location:
     """A folder or file, local or remote; cheap to pickle, opened where it is used.
@@ -73,7 +96,7 @@ class Location:
     """
 
     uri: str
-    storage_options: Mapping[str, Any] = field(default_factory=dict)
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tries: int = 7
 
     @property
@@ -111,19 +134,77 @@ class Location:
         text = path if self.is_local else self.filesystem.unstrip_protocol(path)
         return text.encode("utf-8", "backslashreplace").decode()
 
-    def read_bytes(self, path: str) -> bytes:
-        """Returns the content of a file by its path in the filesystem."""
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Returns what `call` returns, as `patiently` does; a server's echo of credentials stays out of errors."""
+        try:
+            return patiently(call, self.tries)
+        except Exception as error:
+            text = str(error)
+            shown = without_secrets(text, self.storage_options)
+            if shown == text:
+                raise
+            kind = type(error) if type(error) in _PERMANENT else OSError
+        raise kind(shown)  # outside the handler, or the error would drag the other along
+
+    def read_bytes(self, path: str, most_bytes: int = 1 << 30) -> bytes:
+        """Returns the content of a file by its path in the filesystem.
+
+        Raises:
+            ImageError: it is larger than `most_bytes`, or no regular file.
+        """
         if self.is_local:
+            info = Path(path).stat()
+            if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
+                raise ImageError("error", "not a regular file")
+            _require_size(info.st_size, most_bytes)
             # Not every name is valid UTF-8, and fsspec would only wrap the same call.
-            return patiently(Path(path).read_bytes, self.tries)
-        return patiently(lambda: self.filesystem.cat_file(path), self.tries)
+            return self.patiently(Path(path).read_bytes)
+
+        def once() -> bytes:
+            size = self.filesystem.size(path)
+            if size is None:  # some web servers do not say
+                return self.filesystem.cat_file(path)
+            _require_size(size, most_bytes)
+            return self.filesystem.cat_file(path, start=0, end=size) if size else b""
+
+        return self.patiently(once)
 
     def write_bytes(self, relative: str, content: bytes) -> None:
-        """Writes a file below this folder whole or not at all; an existing one is replaced."""
+        """Writes a file below this folder whole or not at all; an existing one is replaced.
+
+        Raises:
+            StorageError: it could not be written after all tries.
+        """
+        try:
+            self._write(relative, content)
+        except Exception as error:
+            raise self._lost("written", error) from None
+
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """Returns a Parquet file of a run's output by its path in the filesystem.
+
+        Raises:
+            ValueError, KeyError: it is no such file, or lacks columns.
+            StorageError: it could not be read after all tries.
+        """
+        try:
+            return self.patiently(lambda: pq.read_table(path, columns=columns, filesystem=self.filesystem))
+        except (ValueError, KeyError):
+            raise
+        except Exception as error:
+            raise self._lost("read", error) from None
+
+    def _lost(self, what: str, error: Exception) -> StorageError:
+        return StorageError(
+            f"output {self.uri!r} cannot be {what}: {_reason(error)}; the same command goes on where this run stopped"
+        )
+
+    def _write(self, relative: str, content: bytes) -> None:
+        path = self.join(relative)
         if self.is_local:
-            patiently(lambda: self._write_local(Path(self.join(relative)), content), self.tries)
+            self.patiently(lambda: self._write_local(Path(path), content))
         else:  # object stores show an object when it is complete
-            patiently(lambda: self.filesystem.pipe_file(self.join(relative), content), self.tries)
+            self.patiently(lambda: self.filesystem.pipe_file(path, content))
 
     def _write_local(self, path: Path, content: bytes) -> None:
         incoming = Path(self.path) / _INCOMING
@@ -143,7 +224,7 @@ class Location:
             with contextlib.suppress(FileNotFoundError):
                 self.filesystem.rm_file(path)
 
-        patiently(once, self.tries)
+        self.patiently(once)
 
     def remove_temporary(self) -> None:
         """Removes what killed writers left half written; no one may be writing."""
@@ -151,7 +232,11 @@ class Location:
             shutil.rmtree(Path(self.path) / _INCOMING, ignore_errors=True)
 
     def list_files(self, relative: str, suffix: str) -> list[str]:
-        """Returns the sorted paths of the files with a suffix in a folder below this one, as they are now."""
+        """Returns the sorted paths of the files with a suffix in a folder below this one, as they are now.
+
+        Raises:
+            StorageError: they could not be listed after all tries.
+        """
         folder = self.join(relative)
 
         def once() -> list[str]:
@@ -161,7 +246,10 @@ class Location:
             except FileNotFoundError:
                 return []
 
-        return sorted(patiently(once, self.tries))
+        try:
+            return sorted(self.patiently(once))
+        except Exception as error:
+            raise self._lost("listed", error) from None
 
 
 def open_input(location: Location) -> None:
@@ -171,7 +259,7 @@ def open_input(location: Location) -> None:
         ConfigError: it does not, or cannot be reached.
     """
     try:
-        exists = patiently(lambda: location.filesystem.exists(location.path), location.tries)
+        exists = location.patiently(lambda: location.filesystem.exists(location.path))
     except Exception as error:
         raise ConfigError(f"input {location.uri!r} cannot be reached: {error}") from error
     if not exists:
@@ -184,7 +272,7 @@ def image_files(location: Location) -> Iterator[str]:
     Hidden files and folders are passed over, and symbolic links to folders are not followed.
     """
     filesystem = location.filesystem
-    if patiently(lambda: filesystem.isfile(location.path), location.tries):
+    if location.patiently(lambda: filesystem.isfile(location.path)):
         yield location.path
     elif location.is_local:
         for folder, folders, names in os.walk(location.path):
@@ -210,7 +298,7 @@ def _s3_image_files(location: Location) -> Iterator[str]:
         return filesystem.call_s3("list_objects_v2", filesystem.req_kw, Bucket=bucket, Prefix=prefix, **token)
 
     while True:
-        page = patiently(next_page, location.tries)
+        page = location.patiently(next_page)
         for entry in page.get("Contents", ()):
             *folders, name = entry["Key"].removeprefix(prefix).split("/")
             if name and _is_image_name(name) and not any(folder.startswith(".") for folder in folders):
@@ -218,6 +306,11 @@ def _s3_image_files(location: Location) -> Iterator[str]:
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _require_size(size: int, most_bytes: int) -> None:
+    if size > most_bytes:
+        raise ImageError("too_large", f"the file has {size} bytes, more than {most_bytes}")
 
 
 def _is_image_name(name: str) -> bool:
@@ -235,9 +328,12 @@ def check_writable(location: Location) -> None:
     try:
         if location.is_local and Path(location.path).exists() and not Path(location.path).is_dir():
             raise NotADirectoryError("it is a file, expected a folder")
-        location.write_bytes(probe, b"")
+        location._write(probe, b"")
         location.remove(location.join(probe))
         location.remove_temporary()
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ConfigError(f"output {location.uri!r} cannot be written: {reason}") from error
+        raise ConfigError(f"output {location.uri!r} cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

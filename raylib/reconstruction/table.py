@@ -11,12 +11,11 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raylib.errors import ConfigError
 from raylib.reconstruction.listing import Inputs, Item, UriSet, uri_hash
 from raylib.reconstruction.rows import table_to_parquet
-from raylib.reconstruction.storage import Location, patiently
+from raylib.reconstruction.storage import Location
 
 _READERS = 16
 
@@ -52,7 +51,7 @@ def parts(output: Location, columns: list[str] | None = None) -> Iterator[tuple[
     """Yields path and rows of each part in a fixed order, some being read ahead."""
 
     def read(path: str) -> pa.Table:
-        return patiently(lambda: pq.read_table(path, columns=columns, filesystem=output.filesystem), output.tries)
+        return output.read_table(path, columns)
 
     paths = iter(output.list_files("faces", ".parquet"))
     with ThreadPoolExecutor(_READERS) as readers:
@@ -118,13 +117,11 @@ def to_do(inputs: Inputs, finished: Finished) -> Iterator[tuple[Item, str]]:
 
 def kept_rows(output: Location, shard_id: str, replaced: Collection[str]) -> pa.Table:
     """Returns the rows of a part but for those of some images."""
-    path = output.join(part_name(shard_id))
-    table = patiently(lambda: pq.read_table(path, filesystem=output.filesystem), output.tries)
-    return _without(table, replaced)
+    return _without(output.read_table(output.join(part_name(shard_id))), replaced)
 
 
 def _drop(output: Location, path: str, uris: Collection[str]) -> None:
-    table = _without(patiently(lambda: pq.read_table(path, filesystem=output.filesystem), output.tries), uris)
+    table = _without(output.read_table(path), uris)
     if table.num_rows:
         output.write_bytes(f"faces/{PurePosixPath(path).name}", table_to_parquet(table))
     else:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from PIL import Image
 
+from raylib.confidence import measure, text, text_interval
 from raylib.config import EvaluateSegmentationConfig, FaceSettings
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
 from raylib.datasets.segmentation_sets import split_photos
@@ -148,21 +149,6 @@ def _groups(results: list[ImageResult]) -> dict[str, list[ImageResult]]:
     return dict(sorted(groups.items()))
 
 
-def _measure(value: float, samples: Float[np.ndarray, " r"]) -> dict[str, Any]:
-    """Returns a figure with its 95 % interval from bootstrap samples; None (JSON's null) where it is undefined."""
-    defined = samples[~np.isnan(samples)]
-    interval = np.quantile(defined, [0.025, 0.975]).tolist() if len(defined) else None
-    return {"value": None if math.isnan(value) else float(value), "ci95": interval}
-
-
-def _text(measure: dict[str, Any], digits: int = 3) -> str:
-    return "-" if measure["value"] is None else f"{measure['value']:.{digits}f}"
-
-
-def _text_interval(measure: dict[str, Any], digits: int = 3) -> str:
-    return "-" if measure["ci95"] is None else " to ".join(f"{value:.{digits}f}" for value in measure["ci95"])
-
-
 def summarise(results: list[ImageResult], resamples: int, seed: int) -> dict[str, Any]:
     """Returns one group's scores with 95 % confidence intervals over images, ready for JSON.
 
@@ -184,14 +170,14 @@ def summarise(results: list[ImageResult], resamples: int, seed: int) -> dict[str
             "iou": (scores.iou, drawn.iou),
             "boundary_f1": (outlines, drawn_outlines),
         }
-        classes[name] = {measure: _measure(value[k], samples[:, k]) for measure, (value, samples) in measures.items()}
+        classes[name] = {key: measure(value[k], samples[:, k]) for key, (value, samples) in measures.items()}
     return {
         "images": len(results),
         "persons": len({result.photo.person for result in results}),
-        "mean_f1": _measure(float(scores.mean_f1), drawn.mean_f1),
-        "mean_iou": _measure(float(scores.mean_iou), drawn.mean_iou),
+        "mean_f1": measure(float(scores.mean_f1), drawn.mean_f1),
+        "mean_iou": measure(float(scores.mean_iou), drawn.mean_iou),
         "mean_f1_per_image": float(np.mean(class_scores(confusion).mean_f1)),
-        "pixel_accuracy": _measure(float(scores.pixel_accuracy), drawn.pixel_accuracy),
+        "pixel_accuracy": measure(float(scores.pixel_accuracy), drawn.pixel_accuracy),
         "classes": classes,
         "confusion": total.tolist(),
     }
@@ -205,16 +191,16 @@ def markdown(report: dict[str, Any]) -> str:
         lines += [
             f"## {name}: {group['images']} images, {group['persons']} persons",
             "",
-            f"Mean F1 {_text(f1)} ({_text_interval(f1)}), pixel accuracy {_text(accuracy, 4)} "
-            f"({_text_interval(accuracy, 4)}), mean IoU {_text(group['mean_iou'])}; 95 % intervals over images.",
+            f"Mean F1 {text(f1)} ({text_interval(f1)}), pixel accuracy {text(accuracy, 4)} "
+            f"({text_interval(accuracy, 4)}), mean IoU {text(group['mean_iou'])}; 95 % intervals over images.",
             "",
             "| class | precision | recall | F1 | F1, 95 % | IoU | boundary F1 |",
             "|---|---|---|---|---|---|---|",
         ]
         for label, c in group["classes"].items():
             lines.append(
-                f"| {label} | {_text(c['precision'])} | {_text(c['recall'])} | {_text(c['f1'])} "
-                f"| {_text_interval(c['f1'])} | {_text(c['iou'])} | {_text(c['boundary_f1'])} |"
+                f"| {label} | {text(c['precision'])} | {text(c['recall'])} | {text(c['f1'])} "
+                f"| {text_interval(c['f1'])} | {text(c['iou'])} | {text(c['boundary_f1'])} |"
             )
         lines += ["", "Confusion, share of each true class (rows) given each class (columns):", ""]
         lines += ["| | " + " | ".join(NAMES) + " |", "|---" * (len(NAMES) + 1) + "|"]

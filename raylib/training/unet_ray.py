@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
-import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import ray.train
 import torch
 from jaxtyping import UInt8
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 from torch.utils.tensorboard import SummaryWriter
 
 from raylib.config import TrainUnetConfig
@@ -24,12 +20,22 @@ from raylib.datasets.segmentation_sets import Splits, split_photos
 from raylib.errors import ConfigError
 from raylib.networks.unet import UNet
 from raylib.provenance import environment, sha256
-from raylib.ray_cluster import join_ray
 from raylib.segmentation import FaceSegmenter, Label, draw_labels, load_weights, save_weights
 from raylib.segmentation_metrics import class_scores
 from raylib.training.augmentation import Augmentation
 from raylib.training.curves import draw_curves
 from raylib.training.photo_cache import cache_photos
+from raylib.training.precision import resolve_precision
+from raylib.training.ray_run import (
+    Progress,
+    absolute,
+    absolute_run,
+    from_storage,
+    mean_over_workers,
+    report,
+    resume,
+    run_trainer,
+)
 from raylib.training.unet_evaluation import comparison_row, contact_sheet
 from raylib.training.unet_loop import (
     BatchPlan,
@@ -43,17 +49,7 @@ from raylib.training.unet_loop import (
     validate,
 )
 
-_CHECKPOINT = "state.pt"
 _SCORE = "val_mean_f1"
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Returns the arithmetic of the forward pass; `auto` means bfloat16 where the hardware multiplies it."""
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 
 def _cached(photos: tuple[LabelledPhoto, ...], size: int) -> tuple[UInt8[np.ndarray, ...], UInt8[np.ndarray, ...]]:
@@ -76,24 +72,6 @@ def _input_px(config: TrainUnetConfig) -> int:
     return config.input_px or config.stages[-1].size_px
 
 
-class _Progress:
-    """Prints how far an epoch is, what is left, at most every `pause` seconds."""
-
-    def __init__(self, epochs_done: float, epochs: int, pause: float = 30.0):
-        self._start, self._first, self._epochs, self._pause = time.monotonic(), epochs_done, epochs, pause
-        self._last = self._start
-
-    def __call__(self, epochs_done: float, text: str, always: bool = False) -> None:
-        now = time.monotonic()
-        if not always and now - self._last < self._pause:
-            return
-        self._last = now
-        done = max(epochs_done - self._first, 1e-6)
-        left = (now - self._start) / done * (self._epochs - epochs_done)
-        clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
-        print(f"epoch {epochs_done:.1f} of {self._epochs}, {clock} left: {text}", flush=True)
-
-
 def _validation_row(
     state: TrainState, share: tuple[np.ndarray, np.ndarray], config: TrainUnetConfig, device: torch.device
 ) -> dict[str, float]:
@@ -105,13 +83,6 @@ def _validation_row(
     scores = class_scores(confusion.cpu().numpy())
     row = {f"val_f1_{label.name.lower()}": float(scores.f1[label]) for label in Label}
     return {_SCORE: float(scores.mean_f1), "val_pixel_accuracy": float(scores.pixel_accuracy), **row}
-
-
-def _mean_over_workers(value: float, world: int, device: torch.device) -> float:
-    total = torch.tensor(value, dtype=torch.float32, device=device)
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
-    return float(total) / world
 
 
 def _write_board(board: SummaryWriter, state: TrainState, batch: torch.Tensor, row: dict[str, float]) -> None:
@@ -126,21 +97,14 @@ def _write_board(board: SummaryWriter, state: TrainState, batch: torch.Tensor, r
     board.flush()
 
 
-def _report(state: TrainState, row: dict[str, float], rank: int) -> None:
-    """Hands figures and, from the first worker, the checkpoint to Ray; every worker must call it equally often."""
-    if rank != 0:
-        ray.train.report(row)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(state, Path(folder) / _CHECKPOINT)
-        ray.train.report(row, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-def train_worker(args: dict[str, Any]) -> None:
+def train_worker(args: dict[str, Any]) -> str | None:
     """What every Ray Train worker runs: its share of the photographs, all epochs, from the last checkpoint on.
 
     Args:
         args: `config`, the TrainUnetConfig, and `splits`, the photographs.
+
+    Returns:
+        Why it ended early, None after the last epoch.
     """
     config: TrainUnetConfig = args["config"]
     splits: Splits = args["splits"]
@@ -152,10 +116,7 @@ def train_worker(args: dict[str, Any]) -> None:
 
     network = _build(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = new_state(network.to(device), config.weight_decay)
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint:
-        with checkpoint.as_directory() as folder:
-            load_checkpoint(state, Path(folder) / _CHECKPOINT)
+    resume(partial(load_checkpoint, state))
     state.model = ray.train.torch.prepare_model(network)
 
     repeats = np.array([config.fasseg_repeat if p.dataset == "fasseg" else 1 for p in splits.train], np.uint8)
@@ -166,7 +127,7 @@ def train_worker(args: dict[str, Any]) -> None:
     stages = [stage for stage in config.stages for _ in range(stage.epochs)]
     schedule = Schedule(steps * len(stages), config.warmup_steps, config.learning_rate)
     board = SummaryWriter(str(Path(config.out) / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
-    progress = _Progress(state.epoch, len(stages))
+    progress = Progress(state.epoch, len(stages))
     losses: list[float] = []
     while state.epoch < len(stages):
         size, how = stages[state.epoch].size_px, Augmentation().scaled(stages[state.epoch].augmentation)
@@ -179,34 +140,28 @@ def train_worker(args: dict[str, Any]) -> None:
         if state.epoch % config.checkpoint_epochs and state.epoch < len(stages):
             continue
         row = {"epoch": float(state.epoch), "size_px": float(size), "rate": rate}
-        row["loss"] = _mean_over_workers(float(np.mean(losses)), world, device)
+        row |= mean_over_workers({"loss": float(np.mean(losses))}, device)
         row |= _validation_row(state, validation, config, device)
         losses.clear()
         state.history.append(row)
         if board is not None:
             _write_board(board, state, x[:8], row)
             progress(state.epoch, f"loss {row['loss']:.4f}, validation F1 {row[_SCORE]:.4f}", always=True)
-        _report(state, row, rank)
-
-
-def _storage(path: str) -> str:
-    """Returns an address that Ray takes: local folders must be absolute."""
-    return path if "://" in path else str(Path(path).resolve())
+        refused = report(row, partial(save_checkpoint, state), device)
+        if refused is not None:
+            return refused
+    return None
 
 
 def _write_results(config: TrainUnetConfig, splits: Splits, result: ray.train.Result) -> Path:
     """Writes the best epoch's weights, the curves, the contact sheet and the configuration; returns the weights."""
     out = Path(config.out)
     best = result.get_best_checkpoint(_SCORE, "max")
-    if best is None or result.checkpoint is None:
-        raise ConfigError(f"run {config.name!r} in {config.storage_path} has no checkpoint; give it another name")
     network = _build(config)
     state = new_state(network, config.weight_decay)
-    with result.checkpoint.as_directory() as folder:
-        load_checkpoint(state, Path(folder) / _CHECKPOINT)
+    from_storage(result.checkpoint, partial(load_checkpoint, state))
     history = state.history
-    with best.as_directory() as folder:
-        load_checkpoint(state, Path(folder) / _CHECKPOINT)
+    from_storage(best, partial(load_checkpoint, state))
     best_row = state.history[-1]
     weights = out / "unet.safetensors"
     save_weights(state.average, weights, _input_px(config))
@@ -239,7 +194,13 @@ def run_training(config: TrainUnetConfig) -> Path:
 
     Raises:
         ConfigError: data, weights or checkpoints are not what the configuration says.
+        StorageError: checkpoints cannot be written any more.
     """
+    data = config.data
+    data = replace(
+        data, fasseg=absolute(data.fasseg), celebamask=absolute(data.celebamask), helen=absolute(data.helen)
+    )
+    config = absolute_run(replace(config, data=data, init_weights=absolute(config.init_weights)))
     splits = split_photos(config.data)
     if not splits.train or not splits.validation:
         raise ConfigError(
@@ -248,28 +209,8 @@ def run_training(config: TrainUnetConfig) -> Path:
         )
     if config.init_weights:
         load_weights(Path(config.init_weights))
-    out = Path(config.out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    Path(config.out).mkdir(parents=True, exist_ok=True)
     for sentence in splits.left_out:
         print(f"left out: {sentence}")
-    join_ray(worker_output=True)
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"config": config, "splits": splits},
-        scaling_config=ScalingConfig(
-            num_workers=config.num_workers,
-            use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {}),
-        ),
-        run_config=RunConfig(
-            name=config.name,
-            storage_path=_storage(config.storage_path),
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(
-                num_to_keep=config.keep_checkpoints,
-                checkpoint_score_attribute=_SCORE,
-                checkpoint_score_order="max",
-            ),
-        ),
-    )
-    return _write_results(config, splits, trainer.fit())
+    args = {"config": config, "splits": splits}
+    return _write_results(config, splits, run_trainer(train_worker, args, config, _SCORE, "max"))

@@ -90,7 +90,7 @@ def half_surface(head: IctHead) -> HalfSurface:
         ring = [ring[0], *ring[:0:-1]]
     inside = np.array([distance.get(int(v), 99) < LID_RING for v in range(len(head.verts))])
     quads = quads[~inside[quads].any(1)]
-    faces = _split_quads(quads, head.verts)
+    faces = split_quads(quads, head.verts)
 
     n = len(head.verts)
     rows = _Rows(n)
@@ -154,7 +154,7 @@ def _ladder(
 def _onto_eyeball(head: IctHead, motion: sp.csr_matrix, eye: Ints, ring: Ints) -> sp.csr_matrix:
     """Moves the sheet over the eye onto the eyeball: eyeball point plus the ruled offset between lid and eyeball."""
     ball = head.quads[head.material == head.material_names.index("M_ScleraLeft")]
-    triangles = _split_quads(ball, head.verts)
+    triangles = split_quads(ball, head.verts)
     points = head.verts[np.unique(triangles)]
     system = np.c_[2 * points, np.ones(len(points))]
     centre = np.linalg.lstsq(system, (points**2).sum(1), rcond=None)[0][:3]
@@ -185,7 +185,7 @@ def _clipped(
     n: int,
 ) -> HalfSurface:
     """Cuts along the outline, drops what lies outside, and renumbers."""
-    inside = _inside_outline(verts)
+    inside = inside_outline(verts)
     inside[np.abs(inside) < 1e-3] = 1e-3
     out, out_kind = [], []
     new: list[tuple[int, int, float]] = []
@@ -237,7 +237,7 @@ def _clipped(
     )
 
 
-def _inside_outline(verts: Floats) -> Floats:
+def inside_outline(verts: Floats) -> Floats:
     """Positive within the outline: its polar angle less the vertex's, seen from the outline's centre, radians."""
 
     def polar(points: Floats) -> tuple[Floats, Floats]:
@@ -337,7 +337,7 @@ def _ordered_ring(neighbours: dict[int, set[int]], ring: Sequence[int]) -> list[
     return order
 
 
-def _split_quads(quads: Ints, verts: Floats) -> Ints:
+def split_quads(quads: Ints, verts: Floats) -> Ints:
     """Two triangles a quad, along its shorter diagonal; a quad padded with -1 is one triangle."""
     whole = quads[quads[:, 3] >= 0]
     p = verts[whole]

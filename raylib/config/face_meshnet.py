@@ -1,0 +1,115 @@
+"""Settings of the network that corrects landmark fits (`network: meshnet` of `jobs/train_meshnet.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from raylib.config.checks import require
+
+
+@dataclass(frozen=True)
+class FaceLossWeights:
+    """How much each term counts; 0 leaves it out. A term's unit stands behind it.
+
+    Attributes:
+        vertex: distance of vertices from the truth, millimetres, position and size removed.
+        plane: the part of it along the true normal, which is what a scan shows.
+        normal: length of the difference of unit normals.
+        pose: angle between the rotations, degrees.
+        projection: distance of projected vertices, hundredths of the crop's side.
+        size: logarithm of the face's size against the truth.
+        albedo: difference of logarithms of albedo.
+        shading: difference of logarithms of shading on the true normals.
+        product: difference of logarithms of their product, which the picture shows.
+        sigma: negative log-likelihood of the distances, Laplace's law.
+        offset_laplacian: of the offsets, millimetres.
+        edge: difference of edge lengths from the truth's or the linear model's, as a share.
+        prior: squares of the corrections of identity and expression.
+        landmark: distance of projected from detected landmarks, hundredths of the crop's side; photographs.
+        photometric: difference of the rendered from the real crop inside bare skin, sRGB; photographs.
+        symmetry: difference of logarithms of albedo across the plane of symmetry; photographs.
+        smooth_albedo: the same between neighbours; photographs.
+        keep: corrections of shape on photographs, millimetres away from the first stage's.
+    """
+
+    vertex: float = 1.0
+    plane: float = 1.0
+    normal: float = 4.0
+    pose: float = 0.15
+    projection: float = 0.5
+    size: float = 2.0
+    albedo: float = 0.5
+    shading: float = 0.5
+    product: float = 0.5
+    sigma: float = 0.2
+    offset_laplacian: float = 0.3
+    edge: float = 1.0
+    prior: float = 0.002
+    landmark: float = 0.0
+    photometric: float = 0.0
+    symmetry: float = 0.0
+    smooth_albedo: float = 0.0
+    keep: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in self.__dict__.items():
+            require(value >= 0, name, value, "at least 0")
+
+
+@dataclass(frozen=True)
+class FaceMeshNetSettings:
+    """What the network that corrects landmark fits needs besides (`face`).
+
+    Attributes:
+        synthetic: folder or URI of what `jobs/synthesize.py` wrote of the split `train`.
+        validation: the same of the split `validation`.
+        photographs: folder of photographs for the self-supervised stage, or None.
+        held_out_photographs: of them, so many, the first in order of name, stay out of training.
+        cache: folder where prepared samples wait; the same sources are prepared once. On a cluster a shared one.
+        photo_share: share of photographs in a batch.
+        widths: channels of the picture's features at 1/2, 1/4, 1/8 and 1/16 of its size.
+        graph_widths: channels on the mesh's levels of 145, 545 and 2113 vertices.
+        hidden: width of the fully connected part.
+        blocks: residual blocks at each size and level.
+        warmup_steps: steps of the learning rate's rise.
+        weight_decay: of AdamW.
+        ema_decay: of the moving average of the weights, which is what is validated and kept.
+        init_weights: weights file to start from; without one training begins with a least squares solution.
+        loss: weights of the terms.
+    """
+
+    synthetic: str = ""
+    validation: str = ""
+    photographs: str | None = None
+    held_out_photographs: int = 100
+    cache: str = "out/face_samples"
+    photo_share: float = 0.0
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    graph_widths: tuple[int, ...] = (128, 64, 32)
+    hidden: int = 512
+    blocks: int = 1
+    warmup_steps: int = 100
+    weight_decay: float = 0.02
+    ema_decay: float = 0.998
+    init_weights: str | None = None
+    loss: FaceLossWeights = field(default_factory=FaceLossWeights)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.photo_share < 1, "photo_share", self.photo_share, "a share from 0 to below 1")
+        needed = self.photo_share == 0 or self.photographs is not None
+        require(needed, "photographs", self.photographs, "a folder where photo_share is not 0")
+        require(len(self.widths) == 4, "widths", self.widths, "four numbers")
+        require(len(self.graph_widths) == 3, "graph_widths", self.graph_widths, "three numbers")
+        for name in ("hidden", "blocks", "warmup_steps"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        held = self.held_out_photographs
+        require(held >= 0, "held_out_photographs", held, "at least 0")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")
+
+    @property
+    def architecture(self) -> dict[str, object]:
+        """What `raylib.face_network.build_network` needs."""
+        return {
+            "widths": list(self.widths), "graph_widths": list(self.graph_widths),
+            "hidden": self.hidden, "blocks": self.blocks,
+        }  # fmt: skip

@@ -1,0 +1,1 @@
+"""How well reconstructions agree with known faces: what `jobs/evaluate.py shape` and `appearance` run."""

@@ -1,0 +1,285 @@
+"""Between a landmark fit and the network that corrects it: what the network is shown, and what its answer means.
+
+Everything here is in the space of the aligned crop, whose side is 1: a face that is turned, moved or enlarged in the
+photograph gives the same inputs, and the corrections turn, move and grow with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+from raylib.camera import FRONTAL, Camera, rotation_from_vector
+from raylib.color import srgb_to_linear
+from raylib.lighting import lambert_transfer, self_shadow_transfer
+from raylib.mesh import vertex_normals
+from raylib.morphable import LinearFaceModel
+from raylib.networks.face_meshnet import FaceCorrections, FaceInputs
+from raylib.segmentation import Label
+
+Network = Callable[[FaceInputs], FaceCorrections]
+"""A network, in whatever arithmetic; geometry around it stays in single precision."""
+VERTEX_CHANNELS = 27
+"""Number of vertex features; see `FitCorrector.inputs`."""
+IMAGE_CHANNELS = 3 + len(Label)
+AVERAGE_SIGMA_MM = 1.0
+_USUAL_DEPTH_MM = 700.0
+_SKIN = (Label.SKIN, Label.NOSE)
+_LEAST_SHADING = 0.05
+_RIDGE = 0.03  # how strongly the first light is held to an even one, as a share of what the picture says
+
+
+def fit_channels(model: LinearFaceModel) -> int:
+    """Returns the number of fit features for a model; see `FitCorrector.inputs`."""
+    return 15 + len(model.identity) + len(model.expression) + 4 * 68 + 27
+
+
+@dataclass(frozen=True)
+class CropFit:
+    """Landmark fits in the space of their crops, whose side is 1.
+
+    Attributes:
+        camera: pose, and camera of the crop.
+        identity: identity coefficients.
+        expression: expression coefficients.
+        landmarks: as detected.
+        fitted: projections of the fit's landmarks.
+    """
+
+    camera: Camera
+    identity: Float[Tensor, "b k"]
+    expression: Float[Tensor, "b e"]
+    landmarks: Float[Tensor, "b 68 2"]
+    fitted: Float[Tensor, "b 68 2"]
+
+    def to(self, device: torch.device | str) -> CropFit:
+        """Returns the fits on a device."""
+        rest = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "camera"}
+        c = self.camera
+        camera = Camera(c.R.to(device), c.T.to(device), c.focal_px.to(device), c.principal_px.to(device))
+        return CropFit(camera=camera, **rest)
+
+
+@dataclass(frozen=True)
+class FirstLight:
+    """What the picture says of the light if the face had the average albedo and the fitted shape.
+
+    Attributes:
+        exposure: brightness of each channel.
+        shape: harmonics' coefficients in units of the exposure.
+    """
+
+    exposure: Float[Tensor, "b 3"]
+    shape: Float[Tensor, "b 9 3"]
+
+
+@dataclass(frozen=True)
+class CropEstimate:
+    """Faces after correction, in the space of their crops.
+
+    Attributes:
+        camera: pose, and camera of the crop.
+        identity: identity coefficients.
+        expression: expression coefficients.
+        offsets_mm: displacement of the vertices from the linear model's.
+        verts_mm: vertices in canonical space.
+        albedo: linear RGB.
+        light_sh: so that albedo times shading is linear RGB.
+        sigma_mm: standard deviation of each vertex's position.
+    """
+
+    camera: Camera
+    identity: Float[Tensor, "b k"]
+    expression: Float[Tensor, "b e"]
+    offsets_mm: Float[Tensor, "b v 3"]
+    verts_mm: Float[Tensor, "b v 3"]
+    albedo: Float[Tensor, "b v 3"]
+    light_sh: Float[Tensor, "b 9 3"]
+    sigma_mm: Float[Tensor, "b v"]
+
+
+class FitCorrector:
+    """Prepares the network's inputs and applies its corrections; holds what depends on the face model alone.
+
+    Args:
+        model: the face model, on the hemisphere's topology.
+        mean_albedo: albedo that is assumed before the network has spoken, linear RGB.
+    """
+
+    def __init__(self, model: LinearFaceModel, mean_albedo: Float[Tensor, "v 3"]):
+        self.model = model
+        self.mean_albedo = mean_albedo
+        normals = vertex_normals(model.mean[None], model.faces)
+        # What the average face's own shadow takes away; a face's exact shadow costs more than the whole network.
+        full = self_shadow_transfer(model.mean[None], normals, model.faces)
+        self.shadow: Float[Tensor, "v 9"] = (full - lambert_transfer(normals))[0]
+
+    def to(self, device: torch.device | str) -> FitCorrector:
+        """Moves everything to a device and returns itself."""
+        m = self.model
+        moved = {f.name: value.to(device) for f in fields(m) if isinstance(value := getattr(m, f.name), Tensor)}
+        rest = {"name": m.name, "sha256": m.sha256}
+        self.model = LinearFaceModel(**rest, **moved)
+        self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)
+        return self
+
+    def transfer(self, normals: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 9"]:
+        """Returns transfer coefficients with the average face's self-shadow (see `lighting`)."""
+        return lambert_transfer(normals) + self.shadow
+
+    def first_light(
+        self, color: Float[Tensor, "b v 3"], normals: Float[Tensor, "b v 3"], weight: Float[Tensor, "b v"]
+    ) -> FirstLight:
+        """Returns the light that explains colours of vertices best, by weighted least squares held to an even light.
+
+        Args:
+            color: linear RGB seen at the vertices.
+            normals: unit normals in canonical space.
+            weight: 0 where the vertex is not seen.
+        """
+        transfer = self.transfer(normals)
+        even = transfer.new_zeros(9)
+        even[0] = (4 * torch.pi) ** 0.5
+        plain = (transfer @ even)[..., None] * self.mean_albedo  # under an even light of radiance 1
+        w = weight[..., None]
+        exposure = (w * color).sum(1) / (w * plain).sum(1).clamp(min=1e-4)
+        exposure = torch.where((weight.sum(1) > 1.0)[:, None], exposure, 0.5).clamp(min=0.01)
+        target = color / exposure[:, None] - plain
+        shapes = []
+        for channel in range(3):
+            rows = transfer * self.mean_albedo[:, channel, None]
+            weighted = rows * w
+            A = weighted.transpose(1, 2) @ rows
+            ridge = _RIDGE * A[:, 0, 0].clamp(min=1e-3)
+            A = A + ridge[:, None, None] * torch.eye(9, device=A.device)
+            b = weighted.transpose(1, 2) @ target[..., channel, None]
+            shapes.append(even + torch.linalg.solve(A, b)[..., 0])
+        return FirstLight(exposure, torch.stack(shapes, dim=2))
+
+    def inputs(
+        self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit, again: bool = False
+    ) -> tuple[FaceInputs, FirstLight]:
+        """Returns what the network is shown, and the light that its corrections start from.
+
+        Args:
+            image: crops, sRGB.
+            labels: their label maps.
+            fit: landmark fits.
+            again: whether they have been corrected before.
+        """
+        camera = fit.camera
+        verts = self.model.verts(fit.identity, fit.expression)
+        normals = vertex_normals(verts, self.model.faces)
+        at = camera.project(verts) * 2 - 1
+        rgb = image.permute(0, 3, 1, 2).float() / 255
+        one_hot = functional.one_hot(labels.long(), len(Label)).permute(0, 3, 1, 2).float()
+        picture = torch.cat([rgb, one_hot], dim=1).contiguous(memory_format=torch.channels_last)
+        seen = sample_at(picture, at)
+        in_sight = seen_from_camera(verts, normals, camera)
+        color = srgb_to_linear(seen[..., :3])
+        skin = seen[..., [3 + int(label) for label in _SKIN]].sum(2)
+        inside = (at.abs().amax(2) < 1).float()
+        weight = skin * inside * in_sight.clamp(min=0) * (seen[..., :3].amax(2) < 0.98)
+        light = self.first_light(color, normals, weight)
+        shading = (self.transfer(normals) @ light.shape).clamp(min=_LEAST_SHADING)
+        relative = color / light.exposure[:, None]
+        ratio = ((relative + 0.02) / (shading * self.mean_albedo + 0.02)).log()
+        vertex_features = torch.cat(
+            [
+                seen[..., :3] * 2 - 1,
+                relative - 0.4,
+                ratio,
+                shading - 1,
+                seen[..., 3:],
+                in_sight[..., None],
+                normals @ camera.R.transpose(1, 2),
+                normals,
+                at,
+            ],
+            dim=2,
+        )
+        return FaceInputs(picture, at, vertex_features, self._fit_features(fit, light, again)), light
+
+    def _fit_features(self, fit: CropFit, light: FirstLight, again: bool) -> Float[Tensor, "b g"]:
+        camera, b = fit.camera, len(fit.identity)
+        upright = camera.R.new_tensor(FRONTAL).T @ camera.R
+        depth = camera.T[:, 2].clamp(min=1.0)
+        per_mm = camera.focal_px / depth  # crops' sides a millimetre
+        origin = camera.T[:, :2] / depth[:, None] * camera.focal_px[:, None] + camera.principal_px
+        residual = torch.nan_to_num(fit.landmarks - fit.fitted)
+        return torch.cat(
+            [
+                camera.R.new_full((b, 1), float(again)),
+                upright.flatten(1),
+                (per_mm * 220.0).log()[:, None],
+                (depth / _USUAL_DEPTH_MM).log()[:, None],
+                origin * 2 - 1,
+                residual.norm(dim=2).mean(1, keepdim=True) * 50.0,
+                fit.identity,
+                fit.expression,
+                (fit.landmarks * 2 - 1).reshape(b, -1),
+                residual.reshape(b, -1) * 50.0,
+                light.shape.flatten(1) - 1,
+            ],
+            dim=1,
+        )
+
+    def look(
+        self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
+    ) -> tuple[CropFit, CropEstimate]:
+        """Returns fits after the network's first look, for a second one, and the estimates they come from."""
+        inputs, light = self.inputs(image, labels, fit)
+        found = self.apply(network(inputs), fit, light)
+        marks = found.camera.project(found.verts_mm[:, self.model.landmark_verts.clamp(min=0)])
+        return CropFit(found.camera, found.identity, found.expression, fit.landmarks, marks), found
+
+    def estimate(
+        self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
+    ) -> CropEstimate:
+        """Returns what the network makes of the fits in two looks, the second from where the first one ended."""
+        fit, _ = self.look(network, image, labels, fit)
+        inputs, light = self.inputs(image, labels, fit, again=True)
+        return self.apply(network(inputs), fit, light)
+
+    def apply(self, corrections: FaceCorrections, fit: CropFit, light: FirstLight) -> CropEstimate:
+        """Returns the corrected faces; with corrections of zero the fit, the average albedo and the first light."""
+        camera = fit.camera
+        depth = camera.T[:, 2:]
+        moved = torch.cat([corrections.shift * depth / camera.focal_px[:, None], torch.zeros_like(depth)], dim=1)
+        T = (camera.T + moved) * corrections.log_depth.exp()[:, None]
+        R = rotation_from_vector(corrections.turn) @ camera.R
+        identity = fit.identity + corrections.identity
+        low, high = self.model.expression_bounds.unbind(1)
+        expression = fit.expression + corrections.expression
+        # Coefficients stay within their bounds and still learn to come back from them.
+        expression = expression + (expression.clamp(low, high) - expression).detach()
+        verts = self.model.verts(identity, expression) + corrections.offsets_mm
+        return CropEstimate(
+            camera=Camera(R, T, camera.focal_px, camera.principal_px),
+            identity=identity,
+            expression=expression,
+            offsets_mm=corrections.offsets_mm,
+            verts_mm=verts,
+            albedo=self.mean_albedo * corrections.log_albedo.exp(),
+            light_sh=light.exposure[:, None] * (light.shape + corrections.light),
+            sigma_mm=AVERAGE_SIGMA_MM * corrections.log_sigma.exp(),
+        )
+
+
+def sample_at(picture: Float[Tensor, "b c h w"], at: Float[Tensor, "b v 2"]) -> Float[Tensor, "b v c"]:
+    """Returns a picture's values at places in -1..1, its border's beyond."""
+    sampled = functional.grid_sample(picture, at[:, None], padding_mode="border", align_corners=False)
+    return sampled[:, :, 0].transpose(1, 2)
+
+
+def seen_from_camera(
+    verts: Float[Tensor, "b v 3"], normals: Float[Tensor, "b v 3"], camera: Camera
+) -> Float[Tensor, "b v"]:
+    """Returns the cosine between each normal and the direction towards the camera; negative where it looks away."""
+    towards = functional.normalize(-camera.to_camera(verts), dim=2)
+    return ((normals @ camera.R.transpose(1, 2)) * towards).sum(2)

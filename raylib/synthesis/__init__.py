@@ -1,0 +1,14 @@
+"""Synthetic faces whose geometry, albedo, light, pose, expression and labels are known."""
+
+from raylib.synthesis.generator import FaceSynthesizer, SyntheticFaces
+from raylib.synthesis.people import PEOPLE_PER_SPLIT, SPLITS, person_of, seeds_of, split_of
+
+__all__ = [
+    "PEOPLE_PER_SPLIT",
+    "SPLITS",
+    "FaceSynthesizer",
+    "SyntheticFaces",
+    "person_of",
+    "seeds_of",
+    "split_of",
+]

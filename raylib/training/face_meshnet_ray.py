@@ -1,0 +1,248 @@
+"""Training the network that corrects landmark fits on Ray Train: the step itself is `face_meshnet_loop`'s."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from jaxtyping import Int
+from torch.utils.tensorboard import SummaryWriter
+
+from raylib.config import TrainMeshnetConfig
+from raylib.datasets.synthetic import SyntheticDataset
+from raylib.errors import ConfigError
+from raylib.face_network import build_network, load_weights, save_weights
+from raylib.fit_correction import FitCorrector
+from raylib.morphable import load_prior
+from raylib.networks.face_meshnet import FaceMeshNet
+from raylib.provenance import environment, sha256
+from raylib.ray_cluster import join_ray
+from raylib.training.curves import draw_curves
+from raylib.training.face_augmentation import FaceAugmentation
+from raylib.training.face_meshnet_loop import (
+    batches,
+    learning_rate,
+    load_checkpoint,
+    new_state,
+    save_checkpoint,
+    to_device,
+    train_step,
+    validate,
+)
+from raylib.training.face_meshnet_loss import FaceLoss, vertex_weights
+from raylib.training.face_meshnet_start import start_with_least_squares
+from raylib.training.face_pictures import photographs, synthetic_pictures
+from raylib.training.face_samples import FaceSamples, SampleMaker, write_samples
+from raylib.training.precision import resolve_precision
+from raylib.training.ray_run import (
+    Progress,
+    absolute,
+    absolute_run,
+    check_storage,
+    from_storage,
+    mean_over_workers,
+    report,
+    resume,
+    run_trainer,
+)
+
+SCORE = "val_vertex_mm"
+"""Figure of the validation by which checkpoints are kept; small is good."""
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+_START_SAMPLES = 20_000
+
+
+def _checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
+    """Returns the configuration with absolute paths."""
+    face = config.face
+    face = replace(
+        face,
+        synthetic=str(absolute(face.synthetic)),
+        validation=str(absolute(face.validation)),
+        photographs=absolute(face.photographs),
+        cache=str(absolute(face.cache)),
+        init_weights=absolute(face.init_weights),
+    )
+    if face.init_weights:
+        load_weights(Path(face.init_weights), load_prior())
+    return absolute_run(replace(config, face=face))
+
+
+def prepare_samples(config: TrainMeshnetConfig) -> None:
+    """Prepares what the cache lacks: samples of the synthetic faces and of the photographs.
+
+    Raises:
+        ConfigError: there are no synthetic faces, or no photographs where some are asked for.
+    """
+    model, face = load_prior(), config.face
+    for part, source in (("train", face.synthetic), ("validation", face.validation)):
+        folder = Path(face.cache) / part
+        if (folder / "done").is_file():
+            continue
+        faces = SyntheticDataset(source)
+        pictures = ((synthetic_pictures(group), group.seeds.tolist()) for group in faces.batches(16))
+        count = write_samples(pictures, SampleMaker(model, config.seed), folder)
+        print(f"{count} faces of {source} prepared in {folder}", flush=True)
+        (folder / "done").touch()
+    folder = Path(face.cache) / "photographs"
+    if face.photographs is not None and face.photo_share > 0 and not (folder / "done").is_file():
+        paths = sorted(p for p in Path(face.photographs).rglob("*") if p.suffix.lower() in _PICTURES)
+        if len(paths) <= face.held_out_photographs:
+            raise ConfigError(
+                f"face.photographs {face.photographs} holds {len(paths)} photographs, expected more than "
+                f"held_out_photographs = {face.held_out_photographs}"
+            )
+        chosen = paths[face.held_out_photographs :]
+        count = write_samples(photographs(chosen), SampleMaker(model, config.seed), folder)
+        print(f"{count} of {len(chosen)} photographs prepared in {folder}", flush=True)
+        (folder / "done").touch()
+
+
+def start(config: TrainMeshnetConfig, samples: FaceSamples) -> tuple[FaceMeshNet, FitCorrector]:
+    """Returns the network before the first step, the same on every worker, and the corrector that goes with it."""
+    model = load_prior()
+    if config.face.init_weights:
+        network, mean_albedo = load_weights(Path(config.face.init_weights), model)
+        return network.train(), FitCorrector(model, mean_albedo)
+    torch.manual_seed(config.seed)
+    network = build_network(model, config.face.architecture)
+    corrector = FitCorrector(model, samples.mean_albedo())
+    start_with_least_squares(network, corrector, samples, np.arange(min(len(samples), _START_SAMPLES)))
+    return network, corrector
+
+
+def train_worker(args: dict[str, Any]) -> str | None:
+    """What every Ray Train worker runs: its share of the faces, all epochs, from the last checkpoint on.
+
+    Args:
+        args: `config`, the TrainMeshnetConfig.
+
+    Returns:
+        Why it ended early, None after the last epoch.
+    """
+    config: TrainMeshnetConfig = args["config"]
+    face = config.face
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    torch.set_num_threads(config.threads_per_worker)
+    device = ray.train.torch.get_device()
+    precision = resolve_precision(config.precision, device)
+    model = load_prior()
+    samples = FaceSamples(Path(face.cache) / "train", model)
+    held_out = FaceSamples(Path(face.cache) / "validation", model)
+    photos = FaceSamples(Path(face.cache) / "photographs", model) if face.photo_share else None
+
+    network, corrector = start(config, samples)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    first_stage = build_network(model, face.architecture).to(device).eval() if face.init_weights else None
+    if first_stage is not None:
+        first_stage.load_state_dict(network.state_dict())
+    state = new_state(network, face.weight_decay)
+    resume(partial(load_checkpoint, state))
+    state.model = ray.train.torch.prepare_model(network)
+    corrector = corrector.to(device)
+    loss = FaceLoss(corrector, face.loss, config.image_px)
+    augment = FaceAugmentation(model)
+    weights = vertex_weights(model).to(device)
+
+    photo_index: Int[np.ndarray, " n"] = np.arange(rank, 0 if photos is None else len(photos), world)
+    per_step = config.images_per_worker - round(config.images_per_worker * face.photo_share)
+    steps = config.steps_per_epoch or max(1, len(samples) // (per_step * world))
+    board = SummaryWriter(str(Path(config.out) / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
+    progress = Progress(state.epoch, config.epochs)
+    began, taken, sums = time.monotonic(), 0, dict[str, float]()
+    while state.epoch < config.epochs:
+        # As many samples on every worker, so that all take the same number of steps.
+        chosen = np.random.default_rng((config.seed, state.epoch)).permutation(len(samples))
+        chosen = np.resize(chosen, steps * per_step * world)[rank::world]
+        seed = (config.seed, state.epoch, rank)
+        for number, (batch, lit) in enumerate(
+            batches(samples, chosen, photos, photo_index, config.images_per_worker, face.photo_share, augment, seed)
+        ):
+            rate = learning_rate(state.step, steps * config.epochs, face.warmup_steps, config.learning_rate)
+            terms = train_step(
+                state,
+                corrector,
+                loss,
+                to_device(batch, device),
+                lit.to(device),
+                rate,
+                face.ema_decay,
+                precision,
+                first_stage,
+            )
+            taken += 1
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value
+            if rank == 0:
+                progress(state.epoch + (number + 1) / steps, f"loss {terms['loss']:.3f}")
+        state.epoch += 1
+        if state.epoch % config.checkpoint_epochs and state.epoch < config.epochs:
+            continue
+        speed = taken * config.images_per_worker * world / (time.monotonic() - began)
+        row = {"epoch": float(state.epoch), "rate": rate, "images_per_second": speed}
+        row |= mean_over_workers({name: value / taken for name, value in sums.items()}, device)
+        index = np.arange(rank, len(held_out), world)
+        figures = validate(
+            state.average, corrector, held_out, index, weights, config.images_per_worker, device, precision
+        )
+        row |= mean_over_workers(figures, device)
+        state.history.append(row)
+        if board is not None:
+            for key, value in row.items():
+                board.add_scalar(key, value, state.epoch)
+            board.flush()
+            progress(state.epoch, ", ".join(f"{k} {v:.3f}" for k, v in row.items() if "_mm" in k), always=True)
+        refused = report(row, partial(save_checkpoint, state), device)
+        if refused is not None:
+            return refused
+        sums.clear()
+        began, taken = time.monotonic(), 0
+    return None
+
+
+def _write_results(config: TrainMeshnetConfig, result: ray.train.Result) -> None:
+    """Writes the best epoch's weights, the curves and the record of the run."""
+    out, model = Path(config.out), load_prior()
+    state = new_state(build_network(model, config.face.architecture), config.face.weight_decay)
+    from_storage(result.checkpoint, partial(load_checkpoint, state))
+    history = state.history
+    best = result.get_best_checkpoint(SCORE, "min")
+    from_storage(best, partial(load_checkpoint, state))
+    samples = FaceSamples(Path(config.face.cache) / "train", model)
+    init = config.face.init_weights
+    mean_albedo = load_weights(Path(init), model)[1] if init else samples.mean_albedo()
+    weights = out / "meshnet.safetensors"
+    save_weights(state.average, config.face.architecture, mean_albedo, model, weights)
+    (out / "history.json").write_text(json.dumps(history, indent=1))
+    record = {"job": "train_meshnet", "config": asdict(config), "best": state.history[-1], "samples": len(samples)}
+    record["weights_sha256"] = sha256(weights)
+    (out / "run.json").write_text(json.dumps(record | environment(("torch", "ray")), indent=1))
+    columns = {key: [row[key] for row in history] for key in history[0]}
+    panels = {"training loss": {"loss": columns["loss"]}}
+    for figure in ("vertex_mm", "plane_mm", "normal_deg", "pose_deg"):
+        panels[figure] = {name: columns[f"{name}_{figure}"] for name in ("val", "fit", "mean")}
+    (out / "curves.svg").write_text(draw_curves(columns["epoch"], panels))
+
+
+def run_face_training(config: TrainMeshnetConfig) -> Path:
+    """Trains, or goes on with the run of the same name, and returns the folder of the results.
+
+    Raises:
+        ConfigError: data, weights or checkpoints are not what the configuration says.
+        StorageError: checkpoints cannot be written any more.
+    """
+    config = _checked(config)
+    check_storage(config)
+    Path(config.out).mkdir(parents=True, exist_ok=True)
+    join_ray(worker_output=True)
+    prepare_samples(config)
+    _write_results(config, run_trainer(train_worker, {"config": config}, config, SCORE, "min"))
+    return Path(config.out)

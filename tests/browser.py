@@ -1,0 +1,72 @@
+"""A real browser for the tests of pages: Debian's Chromium, headless, driven by Playwright."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a GPU
+)
+
+
+@contextmanager
+def browser() -> Iterator:
+    """Yields a browser; skips the test where Chromium is not installed."""
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("Debian's package chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=executable, headless=True, args=list(ARGUMENTS))
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+class Tab:
+    """A page that notes what it should not do.
+
+    Attributes:
+        page: Playwright's page.
+        complaints: errors and warnings of the console but for those of the software renderer's speed.
+        requests: addresses that were asked for, without data in the address itself.
+    """
+
+    def __init__(self, running, path: Path, phone: bool = False, dark: bool = False, fragment: str = ""):
+        size = {"width": 390, "height": 844} if phone else {"width": 1280, "height": 800}
+        self.context = running.new_context(
+            viewport=size, has_touch=phone, is_mobile=phone, color_scheme="dark" if dark else "light"
+        )
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self._ask(request.url))
+        self.page.goto(path.resolve().as_uri() + fragment)
+
+    def _hear(self, message) -> None:
+        if message.type in ("error", "warning") and "GPU stall" not in message.text:
+            self.complaints.append(message.text)
+
+    def _ask(self, url: str) -> None:
+        if not url.startswith(("data:", "blob:")):
+            self.requests.append(url)
+
+    def open_face(self, words: str) -> None:
+        """Searches, opens the first tile and waits for the face with its shadow."""
+        self.page.fill("input[type=search]", words)
+        self.page.click(".tile:not([hidden])")
+        self.page.wait_for_selector(".viewer[data-state=complete]")
+
+    def stage(self) -> bytes:
+        """Returns what the viewer's stage shows."""
+        self.page.wait_for_timeout(120)  # two frames of the software renderer
+        return self.page.locator(".stage").screenshot()

@@ -1,0 +1,246 @@
+"""The network that corrects landmark fits: at first it changes nothing; what it says moves with the picture."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from meshnet_faces import rendered_samples
+
+from raylib.config import FaceLossWeights, FitSettings
+from raylib.errors import ConfigError
+from raylib.estimates import FaceBatch
+from raylib.face_network import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
+from raylib.faces import crop_face
+from raylib.fit_correction import FitCorrector, sample_at
+from raylib.fitting import LandmarkFitter
+from raylib.mesh import face_areas_normals, vertex_normals
+from raylib.morphable import load_prior
+from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, rotation_distance_deg
+
+SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_prior()
+
+
+@pytest.fixture(scope="module")
+def mean_albedo(model):
+    return torch.tensor([0.5, 0.35, 0.27]).expand(len(model.mean), 3).contiguous()
+
+
+@pytest.fixture(scope="module")
+def corrector(model, mean_albedo):
+    return FitCorrector(model, mean_albedo)
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    return rendered_samples(model, 6, 3)
+
+
+def small_network(model, seed=0):
+    torch.manual_seed(seed)
+    return build_network(model, SMALL)
+
+
+def shaken(network, size=0.02, seed=1):
+    """The network with last layers that say something."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in network.parameters():
+            if not bool(p.any()):
+                p.copy_(size * torch.randn(p.shape, generator=g))
+        network.direct.weight.mul_(0.02)
+    return network
+
+
+def test_an_untrained_network_returns_the_fit(model, corrector, samples):
+    inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
+    corrections = small_network(model)(inputs)
+    assert all(not bool(v.any()) for v in corrections.__dict__.values())
+    estimate = corrector.apply(corrections, samples.fit, light)
+    twice = corrector.estimate(small_network(model), samples.images, samples.labels, samples.fit)
+    assert torch.allclose(twice.verts_mm, estimate.verts_mm) and torch.allclose(twice.camera.T, estimate.camera.T)
+    assert torch.equal(estimate.verts_mm, model.verts(samples.fit.identity, samples.fit.expression))
+    assert torch.equal(estimate.camera.R, samples.fit.camera.R)
+    assert torch.equal(estimate.camera.T, samples.fit.camera.T)
+    assert torch.equal(estimate.albedo, corrector.mean_albedo.expand_as(estimate.albedo))
+
+
+def test_every_weight_learns(model, corrector, samples):
+    network = shaken(small_network(model))
+    inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
+    corrections = network(inputs)
+    estimate = corrector.apply(corrections, samples.fit, light)
+    total, terms = FaceLoss(corrector, FaceLossWeights(), 32)(
+        estimate, corrections, samples, torch.ones(len(samples.images), dtype=torch.bool)
+    )
+    total.backward()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert silent == ["direct.weight", "direct.bias"]  # least squares, left alone
+    assert all(bool(torch.isfinite(p.grad).all()) for p in network.parameters() if p.grad is not None)
+    assert all(np.isfinite(v) for v in terms.values())
+
+
+def test_first_light_finds_the_light_of_an_average_skin(corrector, model, samples):
+    truth = samples.truth
+    normals = vertex_normals(truth.verts_mm, model.faces)
+    color = corrector.mean_albedo * (corrector.transfer(normals) @ truth.light_sh)
+    light = corrector.first_light(color, normals, torch.ones(color.shape[:2]))
+    found = corrector.transfer(normals) @ (light.exposure[:, None] * light.shape)
+    wanted = corrector.transfer(normals) @ truth.light_sh
+    assert (found - wanted).abs().mean() < 0.04 * wanted.mean()
+
+
+def photographed(model, corrector, seed=5, turn=0, scale=1):
+    """Faces as the detection leaves them, cut out of a picture that may be turned by right angles and enlarged."""
+    sample = rendered_samples(model, 2, seed, size=256)
+    images = sample.images.numpy()
+    marks = sample.fit.landmarks.numpy() * 256
+    batches = []
+    for rgb, points in zip(images, marks, strict=True):
+        for _ in range(turn):
+            rgb = np.rot90(rgb)
+            points = np.stack([points[:, 1], rgb.shape[0] - points[:, 0]], axis=1)
+        rgb, points = rgb.repeat(scale, 0).repeat(scale, 1), points * scale
+        batches.append((crop_face(np.ascontiguousarray(rgb), points, 256), points))
+    focal = sample.truth.camera.focal_px * 256 * scale
+    faces = FaceBatch(
+        landmarks_px=torch.from_numpy(np.stack([p for _, p in batches])).float(),
+        focal_px=focal,
+        principal_px=torch.full((2, 2), 128.0 * scale),
+        crops=np.stack([c.rgb for c, _ in batches]),
+        crop_to_photo=np.stack([c.to_photo for c, _ in batches]),
+        labels=np.full((2, 256, 256), 2, np.uint8),
+    )
+    fit = LandmarkFitter(model, FitSettings()).fit(faces.landmarks_px, faces.focal_px, faces.principal_px)
+    return faces, fit
+
+
+@pytest.fixture(scope="module")
+def weights(model, mean_albedo, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "meshnet.safetensors"
+    save_weights(shaken(small_network(model)), SMALL, mean_albedo, model, path)
+    return path
+
+
+def test_a_turned_photograph_turns_the_pose_and_nothing_else(model, corrector, weights):
+    network = FaceNetwork(weights)
+    faces, fit = photographed(model, corrector)
+    upright = network(faces, fit)
+    turned = network(*photographed(model, corrector, turn=1))
+    assert (upright.verts_mm - turned.verts_mm).norm(dim=2).max() < 0.15
+    assert (upright.light_sh - turned.light_sh).abs().max() < 0.05 * upright.light_sh.abs().max()
+    quarter = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # np.rot90 takes the right edge to the top
+    assert rotation_distance_deg(quarter @ upright.camera.R, turned.camera.R).max() < 0.3
+    moved = upright.landmarks_px @ quarter[:2, :2].T + torch.tensor([0.0, 256.0])
+    assert (moved - turned.landmarks_px).norm(dim=2).nanmean() < 0.3
+
+
+def test_an_enlarged_photograph_gives_the_same_face(model, corrector, weights):
+    network = FaceNetwork(weights)
+    plain = network(*photographed(model, corrector))
+    large = network(*photographed(model, corrector, scale=2))
+    assert (plain.verts_mm - large.verts_mm).norm(dim=2).mean() < 0.1
+    assert (2 * plain.landmarks_px - large.landmarks_px).norm(dim=2).nanmean() < 1.0
+
+
+def test_inference_equals_the_crops_own_estimate(model, corrector, weights):
+    network = FaceNetwork(weights, batch_size=1)
+    faces, fit = photographed(model, corrector)
+    estimates = network(faces, fit)
+    fits = crop_fit(faces, fit)
+    assert torch.allclose(
+        fits.camera.project(fit.verts_mm)[0], _to_crop(faces, fit.camera.project(fit.verts_mm))[0], atol=1e-4
+    )
+    whole = FaceNetwork(weights, batch_size=2)(faces, fit)
+    assert torch.allclose(estimates.verts_mm, whole.verts_mm, atol=1e-3)
+    assert torch.allclose(
+        estimates.camera.project(estimates.verts_mm)[:, model.landmark_verts[36:]],
+        estimates.landmarks_px[:, 36:],
+        atol=1e-3,
+    )
+    assert bool(estimates.usable().all())
+    assert not torch.allclose(estimates.verts_mm, fit.verts_mm, atol=0.05)
+    again = network(faces, fit)
+    assert torch.equal(again.verts_mm, estimates.verts_mm) and torch.equal(again.albedo, estimates.albedo)
+
+
+def _to_crop(faces, px):
+    linear, offset = torch.from_numpy(faces.crop_to_photo[:, :, :2]), torch.from_numpy(faces.crop_to_photo[:, :, 2])
+    moved = torch.linalg.solve(linear[:, None], (px.double() - offset[:, None])[..., None])[..., 0]
+    return (moved / faces.crops.shape[1]).float()
+
+
+def test_weights_survive_the_file_in_half_precision(model, mean_albedo, corrector, samples, tmp_path):
+    network = shaken(small_network(model))
+    path = tmp_path / "w.safetensors"
+    save_weights(network, SMALL, mean_albedo, model, path)
+    loaded, albedo = load_weights(path, model)
+    rounded = copy.deepcopy(network)
+    for p in rounded.parameters():
+        p.data = p.data.half().float()
+    inputs, _ = corrector.inputs(samples.images, samples.labels, samples.fit)
+    with torch.inference_mode():
+        a, b = loaded(inputs), rounded(inputs)
+    assert torch.equal(a.offsets_mm, b.offsets_mm) and torch.equal(a.identity, b.identity)
+    assert torch.allclose(albedo, mean_albedo, rtol=1e-3)
+
+
+def test_weights_for_another_model_are_refused(model, weights, tmp_path):
+    from dataclasses import replace
+
+    with pytest.raises(ConfigError, match="correct the face model"):
+        load_weights(weights, replace(model, sha256="0" * 64))
+    with pytest.raises(ConfigError, match="expected a safetensors file there"):
+        load_weights(tmp_path / "none.safetensors", model)
+    (tmp_path / "text").write_text("no weights")
+    with pytest.raises(ConfigError, match="expected a safetensors file"):
+        load_weights(tmp_path / "text", model)
+
+
+def test_labels_are_needed(model, corrector, weights):
+    from dataclasses import replace
+
+    faces, fit = photographed(model, corrector)
+    with pytest.raises(ValueError, match="expected label maps"):
+        FaceNetwork(weights)(replace(faces, labels=None), fit)
+
+
+def test_offsets_that_fold_triangles_are_reduced(model, corrector, samples):
+    from dataclasses import replace
+
+    inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
+    corrections = small_network(model)(inputs)
+    g = torch.Generator().manual_seed(0)
+    wild = torch.zeros_like(corrections.offsets_mm)
+    wild[0] = 3 * torch.randn(wild[0].shape, generator=g)
+    wild[1] = torch.tensor([0.5, -0.5, 1.0])
+    estimate = corrector.apply(replace(corrections, offsets_mm=wild), samples.fit, light)
+    base = face_areas_normals(estimate.verts_mm - wild, model.faces)[1]
+
+    def folds(verts):
+        return ((face_areas_normals(verts, model.faces)[1] * base).sum(2) < 0).sum(1)
+
+    assert folds(estimate.verts_mm)[0] > 100
+    safe = unfolded(estimate, model.faces)
+    assert folds(safe.verts_mm).tolist() == [0] * 6
+    assert torch.equal(safe.verts_mm[1:], estimate.verts_mm[1:])
+    assert torch.allclose(safe.verts_mm - safe.offsets_mm, estimate.verts_mm - wild, atol=1e-4)
+
+
+def test_aligned_error_ignores_position_and_size(model):
+    truth = model.verts(torch.randn(2, 100))
+    weights = torch.rand(len(model.mean)) + 0.1
+    error, scale = aligned_error(1.1 * truth + torch.tensor([3.0, -2, 8]), truth, weights)
+    assert error.abs().max() < 1e-3
+    assert torch.allclose(scale, torch.full((2,), 1 / 1.1), atol=1e-5)
+
+
+def test_sampling_reads_pixel_centres():
+    picture = torch.arange(16.0).reshape(1, 1, 4, 4)
+    centres = (torch.tensor([[[0.5, 0.5], [2.5, 1.5], [3.5, 3.5]]]) / 4) * 2 - 1
+    assert sample_at(picture, centres)[0, :, 0].tolist() == [0.0, 6.0, 15.0]
