@@ -102,6 +102,7 @@ def test_a_mesh_shifted_along_its_normals_by_a_millimetre():
         assert errors.figures[name] == pytest.approx(1.0, rel=0.05), name  # lips touch
 
 
+@pytest.mark.slow
 def test_a_plane_two_millimetres_off_reports_two_millimetres(tmp_path):
     x, y = np.meshgrid(np.linspace(-90, 90, 40), np.linspace(-110, 80, 40))
     verts = np.stack([x, y, 0 * x], -1).reshape(-1, 3)
