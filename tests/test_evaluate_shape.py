@@ -102,6 +102,7 @@ def test_a_mesh_shifted_along_its_normals_by_a_millimetre():
         assert errors.figures[name] == pytest.approx(1.0, rel=0.05), name  # lips touch
 
 
+@pytest.mark.slow
 def test_a_plane_two_millimetres_off_reports_two_millimetres(tmp_path):
     x, y = np.meshgrid(np.linspace(-90, 90, 40), np.linspace(-110, 80, 40))
     verts = np.stack([x, y, 0 * x], -1).reshape(-1, 3)
@@ -482,7 +483,7 @@ def test_results_are_found_by_content_before_name(tmp_path):
 
 
 def test_the_landmark_fit_beats_the_mean_face():
-    verts, cameras = some_faces(4, seed=3), [some_camera(yaw) for yaw in (-30, 0, 15, 40)]
+    verts, cameras = some_faces(4, seed=3), [some_camera(yaw) for yaw in (-30, 0, 20, 40)]
     truths = [
         prior_truth(f"{i}", v, 800, some_photo(v, c)) for i, (v, c) in enumerate(zip(verts, cameras, strict=True))
     ]

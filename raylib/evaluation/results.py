@@ -30,6 +30,8 @@ _COLUMNS = (
     *("focal_px", "principal_px", "landmarks_68", "albedo", "vertex_colors", "light_sh"),
 )
 
+_ON_EDGE = 1e-9  # barycentric; a ray through a vertex must not slip between its triangles
+
 
 class ResultsFolder:
     """A method by what it left in a folder.
@@ -172,7 +174,7 @@ def points_under(
             u = (-a * p).sum(1) * inverse
             q = np.cross(-a, b - a)
             v, depth = (q @ ray) * inverse, ((c - a) * q).sum(1) * inverse
-            hit = np.flatnonzero((u >= 0) & (v >= 0) & (u + v <= 1) & (depth > 0))
+            hit = np.flatnonzero((np.minimum(u, v) >= -_ON_EDGE) & (u + v <= 1 + _ON_EDGE) & (depth > 0))
         if len(hit):
             f = hit[depth[hit].argmin()]
             corners = verts[faces[f]].astype(np.float64)
