@@ -13,10 +13,10 @@ def run(config: ReportConfig) -> int:
     """Runs the job; its imports take seconds, so that they wait for a valid command line."""
     from rich.console import Console
 
-    from raylib.report.reconstruction import write_report
+    from raylib.report.choice import write_page_of
 
     console = Console()
-    console.print(f"report    {write_report(config, console)}", soft_wrap=True, highlight=False)
+    console.print(f"report    {write_page_of(config, console)}", soft_wrap=True, highlight=False)
     return 0
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from raylib.camera import Camera
@@ -25,12 +25,13 @@ from raylib.fit_correction import (
     CropEstimate,
     CropFit,
     FitCorrector,
+    Network,
     fit_channels,
 )
 from raylib.fitting import LandmarkFit
 from raylib.mesh import face_areas_normals
 from raylib.morphable import LinearFaceModel, load_prior
-from raylib.networks.face_meshnet import FaceMeshNet
+from raylib.networks.face_meshnet import FaceCorrections, FaceInputs, FaceMeshNet
 from raylib.segmentation import Label
 
 INPUT_PX = 128
@@ -135,6 +136,17 @@ def crop_fit(faces: FaceBatch, fit: LandmarkFit) -> CropFit:
     )
 
 
+def in_precision(network: nn.Module, precision: torch.dtype) -> Network:
+    """Returns the network in mixed precision where `precision` is bfloat16, as it is otherwise."""
+
+    def run(inputs: FaceInputs) -> FaceCorrections:
+        with torch.autocast(inputs.image.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+            corrections: FaceCorrections = network(inputs)
+        return corrections
+
+    return run
+
+
 class FaceNetwork:
     """Corrects landmark fits by what the picture shows; weights are loaded once, when this is made.
 
@@ -195,10 +207,9 @@ class FaceNetwork:
             labels: (b, 128, 128) uint8 label maps.
             fit: landmark fits.
         """
-        inputs, light = self.corrector.inputs(images, labels, fit)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            corrections = self.network(inputs)
-        return unfolded(self.corrector.apply(corrections, fit, light), self.model.faces.to(self.device))
+        precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        estimate = self.corrector.estimate(in_precision(self.network, precision), images, labels, fit)
+        return unfolded(estimate, self.model.faces.to(self.device))
 
     def _estimates(self, parts: list[CropEstimate], faces: FaceBatch, fit: LandmarkFit) -> FaceEstimates:
         def joined(name: str) -> Tensor:

@@ -6,6 +6,7 @@ photograph gives the same inputs, and the corrections turn, move and grow with i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -21,6 +22,8 @@ from raylib.morphable import LinearFaceModel
 from raylib.networks.face_meshnet import FaceCorrections, FaceInputs
 from raylib.segmentation import Label
 
+Network = Callable[[FaceInputs], FaceCorrections]
+"""A network, in whatever arithmetic; geometry around it stays in single precision."""
 VERTEX_CHANNELS = 27
 """Number of vertex features; see `FitCorrector.inputs`."""
 IMAGE_CHANNELS = 3 + len(Label)
@@ -33,7 +36,7 @@ _RIDGE = 0.03  # how strongly the first light is held to an even one, as a share
 
 def fit_channels(model: LinearFaceModel) -> int:
     """Returns the number of fit features for a model; see `FitCorrector.inputs`."""
-    return 14 + len(model.identity) + len(model.expression) + 4 * 68 + 27
+    return 15 + len(model.identity) + len(model.expression) + 4 * 68 + 27
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class FitCorrector:
         return FirstLight(exposure, torch.stack(shapes, dim=2))
 
     def inputs(
-        self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
+        self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit, again: bool = False
     ) -> tuple[FaceInputs, FirstLight]:
         """Returns what the network is shown, and the light that its corrections start from.
 
@@ -167,6 +170,7 @@ class FitCorrector:
             image: crops, sRGB.
             labels: their label maps.
             fit: landmark fits.
+            again: whether they have been corrected before.
         """
         camera = fit.camera
         verts = self.model.verts(fit.identity, fit.expression)
@@ -199,9 +203,9 @@ class FitCorrector:
             ],
             dim=2,
         )
-        return FaceInputs(picture, at, vertex_features, self._fit_features(fit, light)), light
+        return FaceInputs(picture, at, vertex_features, self._fit_features(fit, light, again)), light
 
-    def _fit_features(self, fit: CropFit, light: FirstLight) -> Float[Tensor, "b g"]:
+    def _fit_features(self, fit: CropFit, light: FirstLight, again: bool) -> Float[Tensor, "b g"]:
         camera, b = fit.camera, len(fit.identity)
         upright = camera.R.new_tensor(FRONTAL).T @ camera.R
         depth = camera.T[:, 2].clamp(min=1.0)
@@ -210,6 +214,7 @@ class FitCorrector:
         residual = torch.nan_to_num(fit.landmarks - fit.fitted)
         return torch.cat(
             [
+                camera.R.new_full((b, 1), float(again)),
                 upright.flatten(1),
                 (per_mm * 220.0).log()[:, None],
                 (depth / _USUAL_DEPTH_MM).log()[:, None],
@@ -223,6 +228,23 @@ class FitCorrector:
             ],
             dim=1,
         )
+
+    def look(
+        self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
+    ) -> tuple[CropFit, CropEstimate]:
+        """Returns fits after the network's first look, for a second one, and the estimates they come from."""
+        inputs, light = self.inputs(image, labels, fit)
+        found = self.apply(network(inputs), fit, light)
+        marks = found.camera.project(found.verts_mm[:, self.model.landmark_verts.clamp(min=0)])
+        return CropFit(found.camera, found.identity, found.expression, fit.landmarks, marks), found
+
+    def estimate(
+        self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
+    ) -> CropEstimate:
+        """Returns what the network makes of the fits in two looks, the second from where the first one ended."""
+        fit, _ = self.look(network, image, labels, fit)
+        inputs, light = self.inputs(image, labels, fit, again=True)
+        return self.apply(network(inputs), fit, light)
 
     def apply(self, corrections: FaceCorrections, fit: CropFit, light: FirstLight) -> CropEstimate:
         """Returns the corrected faces; with corrections of zero the fit, the average albedo and the first light."""

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load
@@ -73,7 +74,15 @@ def load_prior() -> LinearFaceModel:
     Its identity modes are principal components, one standard deviation each, largest first; its expressions are
     ICT-FaceKit's blendshapes between 0 and 1. `weights/face_prior.md` says how it was made and how good it is.
     """
-    raw = files("raylib").joinpath("weights", "face_prior.safetensors").read_bytes()
+    return _prior(files("raylib").joinpath("weights", "face_prior.safetensors").read_bytes())
+
+
+def read_prior(path: Path) -> LinearFaceModel:
+    """Returns the prior in a file that `jobs/build_prior.py` wrote."""
+    return _prior(path.read_bytes())
+
+
+def _prior(raw: bytes) -> LinearFaceModel:
     t = load(raw)
     long = {k: v.long() for k, v in t.items() if not v.is_floating_point()}
     return LinearFaceModel(

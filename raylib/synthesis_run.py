@@ -31,6 +31,7 @@ from raylib.reconstruction.progress import RunProgress
 from raylib.reconstruction.storage import Location, check_writable
 from raylib.segmentation import draw_labels
 from raylib.synthesis import FaceSynthesizer, seeds_of
+from raylib.synthesis.generator import check_folders
 from raylib.synthesis.head import load_source
 
 _DATASET = "dataset.json"
@@ -54,6 +55,7 @@ def synthesize(config: SynthesizeConfig, console: Console | None = None) -> int:
     output = Location(config.output, config.storage_options, config.storage_tries)
     config = _absolute(config)
     source = load_source(config.source)
+    check_folders(config.settings)
     check_writable(output)
     digest = config_sha256(config, source.sha256)
     _claim(output, digest)
@@ -183,7 +185,7 @@ def _make(
     from ray.data import ActorPoolStrategy
 
     join_ray()
-    cpus = int(ray.cluster_resources().get("CPU", 1))
+    cpus = config.cluster_cpus or int(ray.cluster_resources().get("CPU", 1))
     actors = min(config.actors or max(1, cpus), len(missing))
     if actors * config.cpus_per_actor > cpus:
         raise ConfigError(

@@ -41,7 +41,8 @@ class LocalCluster:
         assert spec["authOptions"] == {"mode": "token"}
         self._home = home
         self._temp = Path(f"/tmp/k{os.getpid()}-{free_port()}")  # short, since sockets lie below it
-        self._processes: list[subprocess.Popen] = []
+        self._processes: dict[str, subprocess.Popen] = {}
+        self._options: dict[str, list[str]] = {}
         pod = spec["headGroupSpec"]["template"]["spec"]["containers"][0]
         variables = {v["name"]: v["value"] for v in pod["env"] if v["name"] not in OF_THE_IMAGE}
         # KubeRay's token, for every pod.
@@ -70,15 +71,14 @@ class LocalCluster:
         # The port that an agent takes by default is held by any other Ray on the machine.
         command = [BIN / "ray", "start", "--block", "--object-store-memory=100000000", *options]
         command += [f"--dashboard-agent-listen-port={free_port()}"]
+        self._options[name] = options
         with (self._home / f"{name}.log").open("wb") as log:
-            self._processes.append(
-                subprocess.Popen(
-                    command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
-                )
+            self._processes[name] = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
 
-    def _until(self, command: list[str], pattern: str, seconds: float = 180) -> None:
-        """Waits until a command succeeds and says something."""
+    def _until(self, command: list[str], pattern: str, seconds: float = 300) -> None:
+        """Waits until a command succeeds and says something; starts again what gave up, as KubeRay does."""
         end = time.monotonic() + seconds
         while True:
             done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
@@ -86,10 +86,12 @@ class LocalCluster:
                 return
             logs = "".join(path.read_text()[-1000:] for path in self._home.glob("*.log"))
             assert time.monotonic() < end, done.stdout[-2000:] + done.stderr[-2000:] + logs
-            assert all(process.poll() is None for process in self._processes), logs
+            for name, process in list(self._processes.items()):
+                if process.poll() is not None:
+                    self._start(name, self._options[name])
             time.sleep(0.5)
 
-    def submit(self, job: dict[str, Any], settings: Path, seconds: float = 300) -> str:
+    def submit(self, job: dict[str, Any], settings: Path, seconds: float = 600) -> str:
         """Runs a RayJob's entry point to its end and returns its log; fails unless it succeeded.
 
         The submitter's shell gets what KubeRay v1.7 gives it in K8sJobMode.
@@ -125,10 +127,10 @@ class LocalCluster:
 
     def stop(self) -> None:
         for sign, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
-            for process in self._processes:
+            for process in self._processes.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, sign)
             end = time.monotonic() + seconds
-            while any(process.poll() is None for process in self._processes) and time.monotonic() < end:
+            while any(process.poll() is None for process in self._processes.values()) and time.monotonic() < end:
                 time.sleep(0.1)
         shutil.rmtree(self._temp, ignore_errors=True)

@@ -16,8 +16,18 @@ from raylib.segmentation import Label
 from raylib.training.face_samples import FaceSampleBatch, FaceTruth
 
 
-def rendered_samples(model: LinearFaceModel, n: int, seed: int, size: int = 128) -> FaceSampleBatch:
-    """Returns samples with known truth; their landmarks are off by a millimetre, the fits accordingly."""
+def rendered_samples(
+    model: LinearFaceModel, n: int, seed: int, size: int = 128, bias: float = 0.0
+) -> FaceSampleBatch:
+    """Returns samples with known truth; their landmarks are off by a millimetre, the fits accordingly.
+
+    Args:
+        model: the face model.
+        n: number of faces.
+        seed: of everything random.
+        size: side of the pictures.
+        bias: by how much of the picture's side the landmarks of brows and nose are too high in every picture.
+    """
     g = torch.Generator().manual_seed(seed)
     identity = torch.randn(n, len(model.identity), generator=g)
     verts = model.verts(identity)
@@ -37,6 +47,7 @@ def rendered_samples(model: LinearFaceModel, n: int, seed: int, size: int = 128)
     labels = torch.where(picture.alpha > 0.5, int(Label.SKIN), int(Label.BACKGROUND)).byte()
     marks = camera.project(verts[:, model.landmark_verts])
     marks = marks + torch.randn(marks.shape, generator=g) / 240
+    marks[:, 17:36, 1] -= bias
     found = LandmarkFitter(model, FitSettings()).fit(marks * 1000, camera.focal_px * 1000, camera.principal_px * 1000)
     fit_camera = Camera(found.camera.R, found.camera.T, camera.focal_px, camera.principal_px)
     fit = CropFit(fit_camera, found.identity, found.expression, marks, found.landmarks_px / 1000)

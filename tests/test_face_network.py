@@ -7,7 +7,6 @@ import pytest
 import torch
 from meshnet_faces import rendered_samples
 
-from raylib.camera import Camera
 from raylib.config import FaceLossWeights, FitSettings
 from raylib.errors import ConfigError
 from raylib.estimates import FaceBatch
@@ -17,7 +16,6 @@ from raylib.fit_correction import FitCorrector, sample_at
 from raylib.fitting import LandmarkFitter
 from raylib.mesh import face_areas_normals, vertex_normals
 from raylib.morphable import load_prior
-from raylib.training.face_meshnet_loop import new_state, train_step
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, rotation_distance_deg
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
@@ -55,7 +53,7 @@ def shaken(network, size=0.02, seed=1):
         for p in network.parameters():
             if not bool(p.any()):
                 p.copy_(size * torch.randn(p.shape, generator=g))
-        network.direct.weight.mul_(0.05)
+        network.direct.weight.mul_(0.02)
     return network
 
 
@@ -64,6 +62,8 @@ def test_an_untrained_network_returns_the_fit(model, corrector, samples):
     corrections = small_network(model)(inputs)
     assert all(not bool(v.any()) for v in corrections.__dict__.values())
     estimate = corrector.apply(corrections, samples.fit, light)
+    twice = corrector.estimate(small_network(model), samples.images, samples.labels, samples.fit)
+    assert torch.allclose(twice.verts_mm, estimate.verts_mm) and torch.allclose(twice.camera.T, estimate.camera.T)
     assert torch.equal(estimate.verts_mm, model.verts(samples.fit.identity, samples.fit.expression))
     assert torch.equal(estimate.camera.R, samples.fit.camera.R)
     assert torch.equal(estimate.camera.T, samples.fit.camera.T)
@@ -80,8 +80,8 @@ def test_every_weight_learns(model, corrector, samples):
     )
     total.backward()
     silent = [n for n, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())]
-    assert silent == []
-    assert all(bool(torch.isfinite(p.grad).all()) for p in network.parameters())
+    assert silent == ["direct.weight", "direct.bias"]  # least squares, left alone
+    assert all(bool(torch.isfinite(p.grad).all()) for p in network.parameters() if p.grad is not None)
     assert all(np.isfinite(v) for v in terms.values())
 
 
@@ -244,36 +244,3 @@ def test_sampling_reads_pixel_centres():
     picture = torch.arange(16.0).reshape(1, 1, 4, 4)
     centres = (torch.tensor([[[0.5, 0.5], [2.5, 1.5], [3.5, 3.5]]]) / 4) * 2 - 1
     assert sample_at(picture, centres)[0, :, 0].tolist() == [0.0, 6.0, 15.0]
-
-
-@pytest.mark.slow
-def test_a_few_steps_bring_vertices_nearer_and_repeat_themselves(model, corrector, samples):
-    def trained():
-        state = new_state(small_network(model), 0.0)
-        loss = FaceLoss(corrector, FaceLossWeights(), 32)
-        lit = torch.ones(len(samples.images), dtype=torch.bool)
-        rows = [train_step(state, corrector, loss, samples, lit, 2e-3, 0.9, torch.float32) for _ in range(40)]
-        return state, rows
-
-    state, rows = trained()
-    assert rows[-1]["vertex"] < 0.85 * rows[0]["vertex"]
-    assert rows[-1]["normal"] < 0.95 * rows[0]["normal"]
-    assert rows[-1]["sigma"] < rows[0]["sigma"]
-    again, _ = trained()
-    assert all(torch.equal(a, b) for a, b in zip(state.average.parameters(), again.average.parameters(), strict=True))
-
-
-@pytest.mark.slow
-def test_photographs_alone_bring_the_rendering_nearer(model, corrector, samples):
-    from dataclasses import replace
-
-    photos = replace(samples, truth=replace(samples.truth, known=torch.zeros(len(samples.images))))
-    state = new_state(small_network(model), 0.0)
-    weights = FaceLossWeights(photometric=3.0, landmark=0.3, symmetry=0.1, smooth_albedo=0.1, keep=0.1)
-    loss = FaceLoss(corrector, weights, 48)
-    first = copy.deepcopy(state.network)
-    lit = torch.zeros(len(samples.images), dtype=torch.bool)
-    rows = [train_step(state, corrector, loss, photos, lit, 2e-3, 0.9, torch.float32, first) for _ in range(25)]
-    assert rows[-1]["photometric"] < 0.8 * rows[0]["photometric"]
-    assert rows[-1]["keep"] < 1.0
-    assert isinstance(samples.fit.camera, Camera)

@@ -368,6 +368,6 @@ def test_two_thousand_faces(chromium, tmp_path):
     tab.open_face("01777")
     face = page.evaluate("physface.page.rows.place[1777]")
     beside = [url.rsplit("/", 1)[-1] for url in tab.requests[1:]]
-    assert beside == [f"report-faces{face[0]}.js"]  # one piece was loaded, from beside the page
+    assert beside == [f"report-{face[0]}.js"]  # one piece was loaded, from beside the page
     assert all(url.startswith("file://") for url in tab.requests) and tab.complaints == []
     tab.context.close()

@@ -15,6 +15,7 @@ class BuildPriorConfig:
         ict: ICT-FaceKit as an array file (.npz).
         licence: the licence file that came with it; its text is kept in the output.
         output: safetensors file to write.
+        head_output: safetensors file for the rest of the head, which the synthetic faces put around the prior.
         people: held-out faces on which the prior's error is measured.
         seed: of the held-out faces.
     """
@@ -22,6 +23,7 @@ class BuildPriorConfig:
     ict: str
     licence: str
     output: str = "raylib/weights/face_prior.safetensors"
+    head_output: str = "raylib/weights/head.safetensors"
     people: int = 20
     seed: int = 0
 

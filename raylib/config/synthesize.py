@@ -27,7 +27,8 @@ class SynthesisSettings:
         gloss: whether skin and eyes have highlights and light scatters under the skin; false leaves a matte face.
         camera_effects: whether pictures have exposure errors, white balance, blur, noise and JPEG.
         backgrounds: folder of pictures to put behind the heads; drawn ones without.
-        textures: folder of photographs whose faces give skin; see `raylib.synthesis.photo_skin`.
+        textures: output of `jobs/reconstruct.py --refine 60` whose faces give skin; drawn skin without.
+        texture_share: share of people whose skin is from there.
         shots: pictures of the same person, with consecutive seeds.
         shots_differ_in: what changes between them: `everything`, or only the `light`.
     """
@@ -47,6 +48,7 @@ class SynthesisSettings:
     camera_effects: bool = True
     backgrounds: str | None = None
     textures: str | None = None
+    texture_share: float = 0.5
     shots: int = 1
     shots_differ_in: Literal["everything", "light"] = "everything"
 
@@ -65,6 +67,7 @@ class SynthesisSettings:
         require(0 <= self.identity_scale <= 2, "identity_scale", self.identity_scale, "0 to 2")
         require(0 <= self.expressions <= 1, "expressions", self.expressions, "a share from 0 to 1")
         require(self.shadow_directions >= 16, "shadow_directions", self.shadow_directions, "at least 16")
+        require(0 <= self.texture_share <= 1, "texture_share", self.texture_share, "a share from 0 to 1")
         require(self.shots >= 1, "shots", self.shots, "at least 1")
 
     @property
@@ -87,6 +90,7 @@ class SynthesizeConfig:
         rows_per_part: pictures in a Parquet file.
         actors: processes; 0 takes one a CPU.
         cpus_per_actor: logical CPUs that each reserves; below one leaves room for Ray's own tasks.
+        cluster_cpus: CPUs that the cluster may grow to where an autoscaler adds machines; 0 for those that it has.
         image_format: `png`, or `jpeg` with quality 95, which is a fifth of the size.
         store_maps: whether rows carry normals, depth and the picture before camera effects.
         contact_sheet: pictures on the contact sheet, 0 for none.
@@ -104,6 +108,7 @@ class SynthesizeConfig:
     rows_per_part: int = 100
     actors: int = 0
     cpus_per_actor: float = 0.8
+    cluster_cpus: int = 0
     image_format: Literal["png", "jpeg"] = "png"
     store_maps: bool = True
     contact_sheet: int = 40
@@ -117,6 +122,7 @@ class SynthesizeConfig:
         require(self.first >= 0, "first", self.first, "0 or more")
         require(self.rows_per_part >= 1, "rows_per_part", self.rows_per_part, "at least 1")
         require(self.actors >= 0, "actors", self.actors, "0 or more")
+        require(self.cluster_cpus >= 0, "cluster_cpus", self.cluster_cpus, "0 or more")
         require(0 < self.cpus_per_actor <= 64, "cpus_per_actor", self.cpus_per_actor, "more than 0 CPUs")
         require(self.contact_sheet >= 0, "contact_sheet", self.contact_sheet, "0 or more")
         require(self.progress_every_s > 0, "progress_every_s", self.progress_every_s, "more than 0 seconds")

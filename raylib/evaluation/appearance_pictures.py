@@ -92,9 +92,13 @@ def _row(face: TrueFace, prediction: Prediction, errors: AppearanceErrors) -> UI
         if name in ("true light", "light"):
             panels.append(to_bytes(true if name == "true light" else mine))
             continue
-        drawing = errors.pictures[name]
-        image = np.where(drawing.mask[..., None], drawing.image, _BACKGROUND)
-        image = drawing.image if name == "reprojection" else image
+        drawing = errors.pictures.get(name)
+        if drawing is None:  # nothing of the reconstruction is in the picture
+            panels.append(np.full((PANEL_PX, PANEL_PX, 3), round(255 * _BACKGROUND), np.uint8))
+            continue
+        image = drawing.image
+        if name != "reprojection":
+            image = np.where(drawing.mask[..., None], image, _BACKGROUND)
         panel = Image.fromarray(to_bytes(image))
         panels.append(np.asarray(panel.resize((PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR)))
     return np.concatenate(panels, axis=1)

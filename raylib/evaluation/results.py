@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from raylib.camera import Camera
@@ -19,12 +20,14 @@ from raylib.evaluation.faces import Prediction, TrueFace
 from raylib.evaluation.scans import landmark_files, read_landmarked
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel, load_prior
+from raylib.reconstruction.storage import Location
+from raylib.reconstruction.table import parts
 
 Array = NDArray[Any]
 
 _COLUMNS = (
     *("image_uri", "image_sha256", "face_index", "status", "method", "morphable_model", "verts_mm", "R", "T_mm"),
-    *("focal_px", "principal_px", "albedo", "vertex_colors", "light_sh"),
+    *("focal_px", "principal_px", "landmarks_68", "albedo", "vertex_colors", "light_sh"),
 )
 
 
@@ -33,33 +36,40 @@ class ResultsFolder:
 
     Args:
         name: of the method.
-        folder: output of `jobs/reconstruct.py`, or a folder of meshes with .landmarks files.
+        uri: output of `jobs/reconstruct.py`, local or remote, or a local folder of meshes with .landmarks files.
+        storage_options: arguments of a remote output's fsspec filesystem.
 
     Raises:
         ConfigError: the folder holds neither, or a file of it cannot be read.
     """
 
-    def __init__(self, name: str, folder: Path):
+    def __init__(self, name: str, uri: str, storage_options: Mapping[str, Any] | None = None):
         self.name = name
-        self._by_key: dict[str, Prediction | None] = {}
-        parts = sorted(folder.glob("faces/*.parquet"))
-        found = _from_rows(folder, parts) if parts else _from_meshes(folder)
-        for keys, prediction in found:
-            for key in keys:
+        output = Location(uri, storage_options or {})
+        self._by_hash: dict[str, Prediction] = {}
+        self._by_name: dict[str, Prediction | None] = {}
+        found = _from_rows(output) if output.list_files("faces", ".parquet") else _from_meshes(Path(output.path))
+        for digest, names, prediction in found:
+            if digest:
+                self._by_hash.setdefault(digest, prediction)
+            for key in names:
                 # Two faces of one name, say IMG_1.jpg of two folders, are not told apart by it.
-                self._by_key[key] = None if key in self._by_key else prediction
-        if not self._by_key:
+                self._by_name[key] = None if key in self._by_name else prediction
+        if not self._by_name:
             raise ConfigError(
-                f"results {str(folder)!r} hold no reconstructed face, expected faces/*.parquet of "
+                f"results {uri!r} hold no reconstructed face, expected faces/*.parquet of "
                 "jobs/reconstruct.py with status ok, or OBJ and PLY files with .landmarks files"
             )
 
     def __call__(self, face: TrueFace) -> Prediction | None:
         """Returns the reconstruction that one of the face's keys names."""
-        return next((p for key in face.keys if (p := self._by_key.get(key)) is not None), None)
+        by_hash = (self._by_hash.get(key) for key in face.keys)
+        by_name = (self._by_name.get(key) for key in face.keys)
+        return next((prediction for prediction in (*by_hash, *by_name) if prediction is not None), None)
 
 
-def _from_meshes(folder: Path) -> Iterator[tuple[tuple[str, ...], Prediction]]:
+def _from_meshes(folder: Path) -> Iterator[tuple[str, set[str], Prediction]]:
+    """Yields meshes without a hash, but with all their names."""
     if not folder.is_dir():
         raise ConfigError(f"results {str(folder)!r} do not exist, expected a folder")
     prior_faces = load_prior().faces.numpy()
@@ -69,37 +79,41 @@ def _from_meshes(folder: Path) -> Iterator[tuple[tuple[str, ...], Prediction]]:
             raise ConfigError(f"{str(path)!r} belongs to a cloud of points, expected a mesh with triangles")
         same = np.array_equal(mesh.faces, prior_faces)
         keys = {mesh.name, Path(mesh.name).name, *(image.stem for image in mesh.images)}
-        yield tuple(keys), Prediction(mesh.verts, mesh.faces, mesh.landmarks, same)
+        yield "", keys, Prediction(mesh.verts, mesh.faces, mesh.landmarks, same)
 
 
-def _from_rows(folder: Path, parts: list[Path]) -> Iterator[tuple[tuple[str, ...], Prediction]]:
-    """Yields the largest face of each image."""
+def _from_rows(output: Location) -> Iterator[tuple[str, set[str], Prediction]]:
+    """Yields hash and name of each image with its largest face."""
     models: dict[str, LinearFaceModel] = {}
-    for part in parts:
-        try:
-            table = pq.read_table(part, columns=list(_COLUMNS))
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise ConfigError(f"{str(part)!r} holds no rows of jobs/reconstruct.py: {error}") from error
+    try:
+        tables = [table for _, table in parts(output, list(_COLUMNS))]
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise ConfigError(f"results {output.uri!r} hold no rows of jobs/reconstruct.py: {error}") from error
+    for table in tables:
         for row in table.to_pylist():
             if row["status"] != "ok" or row["face_index"] != 0 or row["verts_mm"] is None:
                 continue
             name = row["morphable_model"]
             if name not in models:
-                models[name] = _model(folder, name)
+                models[name] = _model(output, name)
             stem = PurePosixPath(row["image_uri"]).stem
-            yield (row["image_sha256"], stem), row_prediction(row, models[name])
+            yield row["image_sha256"], {stem}, row_prediction(row, models[name])
 
 
-def _model(folder: Path, name: str) -> LinearFaceModel:
+def _model(output: Location, name: str) -> LinearFaceModel:
     """Returns the model whose topology a run's meshes have."""
     if name == "prior":
         return load_prior()
-    record = folder / "run.json"
+    if name == "meshnet_paper":
+        # The paper's hemisphere: the prior's triangles, but no vertex belongs to a place on the face.
+        prior = load_prior()
+        return replace(prior, name=name, landmark_verts=torch.full_like(prior.landmark_verts, -1))
+    record = output.join("run.json")
     try:
-        spec = json.loads(record.read_text())["config"]["morphable_model"]
+        spec = json.loads(output.read_bytes(record))["config"]["morphable_model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{str(record)!r} does not tell where the model {name!r} of its meshes is, expected the record that "
+            f"{record!r} does not tell where the model {name!r} of its meshes is, expected the record that "
             "jobs/reconstruct.py writes last"
         ) from error
     return load_model(spec)
@@ -107,6 +121,8 @@ def _model(folder: Path, name: str) -> LinearFaceModel:
 
 def row_prediction(row: dict[str, Any], model: LinearFaceModel) -> Prediction:
     """Returns the face of a row of `jobs/reconstruct.py`.
+
+    A mesh whose topology knows no landmarks gets those points of its surface that lie under the detected ones.
 
     Args:
         row: values by column; lists are row-major.
@@ -116,16 +132,52 @@ def row_prediction(row: dict[str, Any], model: LinearFaceModel) -> Prediction:
     assert verts is not None
     if len(verts) != len(model.mean):
         raise ConfigError(f"a row has {len(verts)} vertices where its model {model.name!r} has {len(model.mean)}")
+    faces, camera = model.faces.numpy(), _camera(row)
+    landmarks = model_landmarks(model, verts)
+    if not bool(model.has_landmark.any()) and camera is not None and row["landmarks_68"] is not None:
+        landmarks = points_under(np.reshape(row["landmarks_68"], (68, 2)), verts, faces, camera)
     return Prediction(
         verts=verts,
-        faces=model.faces.numpy(),
-        landmarks=model_landmarks(model, verts),
+        faces=faces,
+        landmarks=landmarks,
         in_prior_topology=model.name == "prior",
-        camera=_camera(row),
+        camera=camera,
         albedo=_array(row["albedo"], 3),
         colors=_array(row["vertex_colors"], 3),
         light_sh=_array(row["light_sh"], 3),
     )
+
+
+def points_under(
+    pixels: Float[np.ndarray, "n 2"], verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], camera: Camera
+) -> Float[np.ndarray, "n 3"]:
+    """Returns the points of a mesh that a camera shows at places of its picture, NaN where it shows none.
+
+    Args:
+        pixels: places in the picture.
+        verts: vertices.
+        faces: triangles.
+        camera: a batch of one.
+    """
+    seen = camera.to_camera(torch.from_numpy(verts)[None])[0].numpy()
+    a, b, c = (seen[faces[:, k]] for k in range(3))
+    focal, principal = float(camera.focal_px[0]), camera.principal_px[0].numpy()
+    out = np.full((len(pixels), 3), np.nan)
+    for i, pixel in enumerate(pixels):
+        ray = np.append((pixel - principal) / focal, 1.0)
+        # The ray t * ray meets a + u (b - a) + v (c - a); Moeller and Trumbore 1997.
+        p = np.cross(ray, c - a)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = 1 / ((b - a) * p).sum(1)
+            u = (-a * p).sum(1) * inverse
+            q = np.cross(-a, b - a)
+            v, depth = (q @ ray) * inverse, ((c - a) * q).sum(1) * inverse
+            hit = np.flatnonzero((u >= 0) & (v >= 0) & (u + v <= 1) & (depth > 0))
+        if len(hit):
+            f = hit[depth[hit].argmin()]
+            corners = verts[faces[f]].astype(np.float64)
+            out[i] = (1 - u[f] - v[f]) * corners[0] + u[f] * corners[1] + v[f] * corners[2]
+    return out
 
 
 def model_landmarks(model: LinearFaceModel, verts: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from raylib.camera import Camera
+from raylib.camera import Camera, euler_deg
 from raylib.canonical import OUTER_EYE
 from raylib.evaluation.faces import Prediction, TrueFace
 from raylib.evaluation.regions import FACE_REGIONS
@@ -42,6 +42,7 @@ class ShapeErrors:
         anchor: for each distance the prior's vertex that stands for its place.
         figures: see `FIGURES`; lengths in millimetres, angles in degrees, `landmark_nme` as a share.
         alignment: the similarity that laid the reconstruction onto the truth.
+        yaw_deg: of the head in the picture, NaN where it is not known.
     """
 
     distances: Float[np.ndarray, " n"]
@@ -49,6 +50,7 @@ class ShapeErrors:
     anchor: Int[np.ndarray, " n"]
     figures: dict[str, float]
     alignment: Alignment = field(repr=False)
+    yaw_deg: float = float("nan")
 
 
 def shape_errors(
@@ -63,8 +65,10 @@ def shape_errors(
         align: lay the reconstruction onto the truth; otherwise it is measured where it stands.
 
     Raises:
-        ValueError: too few landmarks are on both sides.
+        ValueError: too few landmarks are on both sides, or a vertex is not finite.
     """
+    if not np.isfinite(prediction.verts).all():
+        raise ValueError("it has vertices that are not finite")
     surface = MeshSurface(prediction.verts, prediction.faces)
     if align:
         error = surface_error(surface, prediction.landmarks, face.scan, face.landmarks)
@@ -89,6 +93,7 @@ def shape_errors(
         face.anchor[error.points].astype(np.int32),
         figures,
         error.alignment,
+        float("nan") if photo is None or photo.camera is None else float(euler_deg(photo.camera.R)[0, 0]),
     )
 
 

@@ -103,6 +103,22 @@ def summarise(
     return out
 
 
+YAW_BANDS_DEG = ((0.0, 15.0), (15.0, 35.0), (35.0, 90.0))
+
+
+def by_yaw(
+    method: Mapping[str, ShapeErrors], reference: Mapping[str, ShapeErrors], resamples: int, seed: int
+) -> dict[str, Any]:
+    """Returns faces, median and ratio of `summarise`'s scan to mesh for each band of head turns that occurs."""
+    bands = {}
+    for low, high in YAW_BANDS_DEG:
+        own = {name: e for name, e in method.items() if low <= abs(e.yaw_deg) < high}
+        if own:
+            figures = summarise(own, reference, resamples, seed)
+            bands[f"{low:g} to {high:g}"] = {"faces": len(own), **figures["scan_to_mesh"]}
+    return bands
+
+
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [
         "| " + " | ".join(head) + " |",
@@ -127,6 +143,12 @@ def _distance_table(methods: dict[str, Any], key: str) -> list[str]:
     return _table(head, rows)
 
 
+def _of_band(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return "-"
+    return f"{text(figures['median'], 2)} ({text(figures['ratio'], 2)}), {figures['faces']}"
+
+
 def markdown(report: dict[str, Any]) -> str:
     """Returns the report as Markdown tables."""
     methods = report["methods"]
@@ -148,6 +170,11 @@ def markdown(report: dict[str, Any]) -> str:
     if report["common"]:
         lines += [f"Similarity, on the {report['common']['faces']} faces that all methods reconstructed:", ""]
         lines += _distance_table(report["common"]["methods"], "scan_to_mesh")
+    if any(m["by_yaw"] for m in methods.values()):
+        bands = list(dict.fromkeys(band for m in methods.values() for band in m["by_yaw"]))
+        lines += ["By the head's turn in degrees: median in mm (ratio), number of faces.", ""]
+        cells = {name: [_of_band(m["by_yaw"].get(band)) for band in bands] for name, m in methods.items()}
+        lines += _table(["method", *bands], [[name, *row] for name, row in cells.items()])
     dense = ("vertex_mm", "vertex_normals_deg", "normals_deg")
     head = ["method", "vertex to vertex, mm", "normals of vertices, degrees", "normals at the nearest point, degrees"]
     lines += ["## Vertices and normals", "", "Means, with the ratio to the mean face in brackets.", ""]

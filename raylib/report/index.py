@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from raylib.config import FAILED
-from raylib.reconstruction.rows import STAGES
+from raylib.reconstruction.rows import SCHEMA, STAGES
 from raylib.reconstruction.storage import Location
 from raylib.reconstruction.table import parts
 
@@ -86,7 +88,7 @@ def read_index(output: Location) -> pa.Table:
         KeyError: the parts lack a column of this job's rows.
     """
     tables = []
-    for _, table in parts(output, [*_LIGHT, "sigma_mm", "vertex_source"]):
+    for table in read_parts(output, [*_LIGHT, "sigma_mm", "vertex_source"]):
         source = table["vertex_source"].combine_chunks()
         seen = pc.equal(pc.list_flatten(source), 0)
         means = {
@@ -101,6 +103,26 @@ def read_index(output: Location) -> pa.Table:
         empty = {name: pa.array([], pa.string()) for name in _LIGHT}
         return pa.table(empty | {n: pa.array([], pa.float64()) for n in ("sigma_mean_mm", "seen")})
     return pa.concat_tables(tables)
+
+
+def read_parts(output: Location, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yields columns of each part in a fixed order; those that an older version of the job did not write are null.
+
+    Raises:
+        KeyError: the parts lack what rows of this job have always had.
+    """
+    files = output.list_files("faces", ".parquet")
+    if not files:
+        return
+    written = set(pq.read_schema(files[0], filesystem=output.filesystem).names)
+    lacking = {"image_uri", "status", "face_index", "face_id"} - written
+    if lacking:
+        raise KeyError(f"columns {sorted(lacking)} are not in the rows")
+    for _, table in parts(output, [name for name in columns if name in written]):
+        for name in columns:
+            if name not in written:
+                table = table.append_column(name, pa.nulls(table.num_rows, SCHEMA.field(name).type))
+        yield table.select(list(columns))
 
 
 def figure_values(table: pa.Table) -> dict[str, Float[np.ndarray, " n"]]:

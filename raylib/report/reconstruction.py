@@ -22,10 +22,9 @@ from raylib.config import STATUSES, ReconstructConfig, ReportConfig
 from raylib.errors import ConfigError, RaylibError
 from raylib.model_files import load_model
 from raylib.reconstruction.storage import Location
-from raylib.reconstruction.table import parts
 from raylib.report.faces import HEAVY, FaceEntry, FacePacker, PictureSettings
 from raylib.report.geometry import SIGMA_STEP_MM, STEP_MM, SharedTopology
-from raylib.report.index import choose, distributions, entries, figure_values, read_index, totals
+from raylib.report.index import choose, distributions, entries, figure_values, read_index, read_parts, totals
 from raylib.report.page import Packs, json_text, write_page
 
 PAGE = "report.html"
@@ -191,12 +190,25 @@ def pack_faces(
     config: ReportConfig,
     packs: Packs,
     console: Console,
+    prefix: str = "",
+    clay: bool = False,
 ) -> dict[str, Any]:
-    """Adds the pictures and meshes of the chosen rows to the packs; returns where each row's are."""
-    packer = FacePacker(run.output, topologies, run.pictures(config))
-    thumbs: list[str | None] = []
-    place: list[list[int] | None] = []
-    faces = _FacePacks(packs, len(chosen))
+    """Adds the pictures and meshes of the chosen rows to the packs; returns where each row's are.
+
+    Args:
+        run: the rows' run.
+        chosen: rows to add.
+        topologies: of the run.
+        config: limits.
+        packs: where to.
+        console: for a progress bar.
+        prefix: what the packs' names begin with, where a page holds several runs.
+        clay: add thumbnails of the bare shape, for comparing shapes.
+    """
+    packer = FacePacker(run.output, topologies, run.pictures(config), prefix, clay)
+    thumbs: list[list[str] | None] = []
+    place: list[list[str | int] | None] = []
+    faces = _FacePacks(packs, len(chosen), prefix)
     for entry in track(
         _face_entries(run.output, chosen, packer),
         total=len(chosen),
@@ -204,34 +216,38 @@ def pack_faces(
         console=console,
         disable=not console.is_terminal,
     ):
-        thumbs.append(entry.thumbnail)
+        thumbs.append(entry.thumbnails)
         place.append(None if entry.detail is None else faces.add(entry.detail))
     faces.close()
-    inside = packs.fits(sum(len(thumb or "") + 4 for thumb in thumbs))
+    inside = packs.fits(sum(len("".join(both or ())) + 8 for both in thumbs))
     for n in range(0, len(thumbs), THUMBS_A_PACK):
-        packs.add(f"thumbs{n // THUMBS_A_PACK}", thumbs[n : n + THUMBS_A_PACK], inside)
+        packs.add(f"{prefix}thumbs{n // THUMBS_A_PACK}", thumbs[n : n + THUMBS_A_PACK], inside)
     return {
         "place": place,
-        "thumbs_a_pack": THUMBS_A_PACK,
-        "topologies": {str(size): topology.packed() for size, topology in topologies.items()},
+        "thumbs": [[f"{prefix}thumbs{n // THUMBS_A_PACK}", n % THUMBS_A_PACK] for n in range(len(thumbs))],
+        "topologies": {f"{prefix}{size}": topology.packed() for size, topology in topologies.items()},
     }
 
 
 class _FacePacks:
     """Gathers faces into packs that go all into the page or all beside it, by the size of the first."""
 
-    def __init__(self, packs: Packs, expected: int):
-        self._packs, self._expected = packs, expected
+    def __init__(self, packs: Packs, expected: int, prefix: str):
+        self._packs, self._expected, self._prefix = packs, expected, prefix
         self._open: list[dict[str, Any]] = []
         self._number = 0
         self._inside: bool | None = None
 
-    def add(self, detail: dict[str, Any]) -> list[int]:
+    def add(self, detail: dict[str, Any]) -> list[str | int]:
         """Adds a face and returns its pack and its place there."""
         if len(self._open) == FACES_A_PACK:
             self.close()
         self._open.append(detail)
-        return [self._number, len(self._open) - 1]
+        return [self._name, len(self._open) - 1]
+
+    @property
+    def _name(self) -> str:
+        return f"{self._prefix}faces{self._number}"
 
     def close(self) -> None:
         """Hands the pack over."""
@@ -240,7 +256,7 @@ class _FacePacks:
         if self._inside is None:
             one = len(json_text(self._open)) / len(self._open)
             self._inside = self._packs.fits(self._expected * (one + THUMB_BYTES))
-        self._packs.add(f"faces{self._number}", self._open, self._inside)
+        self._packs.add(self._name, self._open, self._inside)
         self._open, self._number = [], self._number + 1
 
 
@@ -260,7 +276,7 @@ def _face_entries(output: Location, chosen: Int[np.ndarray, " m"], packer: FaceP
 def _chosen_images(output: Location, chosen: Int[np.ndarray, " m"]) -> Iterator[Sequence[dict[str, Any]]]:
     """Yields the chosen rows with their heavy columns, an image's rows together."""
     start = 0
-    for _, table in parts(output, list(HEAVY)):
+    for table in read_parts(output, HEAVY):
         inside = chosen[(chosen >= start) & (chosen < start + table.num_rows)] - start
         start += table.num_rows
         if len(inside):

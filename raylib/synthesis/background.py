@@ -29,7 +29,7 @@ def draw_background(
         folder: pictures to take instead of drawn ones.
     """
     if folder is not None:
-        files = _pictures(folder)
+        files = pictures(folder)
         return _from_picture(rng, files[rng.integers(len(files))], size)
     kind = rng.choice(["wall", "blur", "room", "spots", "dark"], p=[0.25, 0.28, 0.27, 0.1, 0.1])
     tone = light / max(float(light.mean()), 1e-3)
@@ -87,7 +87,12 @@ def _clouds(rng: np.random.Generator, size: int, cells: int) -> Float[np.ndarray
 
 
 @lru_cache(maxsize=4)
-def _pictures(folder: str) -> tuple[Path, ...]:
+def pictures(folder: str) -> tuple[Path, ...]:
+    """Returns the picture files below a folder.
+
+    Raises:
+        ConfigError: there are none.
+    """
     files = tuple(sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in _SUFFIXES))
     if not files:
         raise ConfigError(f"backgrounds is {folder!r}, expected a folder with pictures")

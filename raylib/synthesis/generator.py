@@ -14,13 +14,14 @@ from jaxtyping import Bool, Float, Int, UInt8
 from raylib.camera import FRONTAL, Camera, focal_from_fov, rotation_from_euler_deg
 from raylib.config import SynthesisSettings
 from raylib.synthesis.atlas import atlas, face_labels
-from raylib.synthesis.background import draw_background
+from raylib.synthesis.background import draw_background, pictures
 from raylib.synthesis.expression import draw_expression
 from raylib.synthesis.hair import HairStyle, draw_style
 from raylib.synthesis.head import load_head, load_source
 from raylib.synthesis.light import SceneLight, draw_light
 from raylib.synthesis.people import person_of, random_for
 from raylib.synthesis.photo import draw_effects, photograph
+from raylib.synthesis.photo_skin import photo_skins
 from raylib.synthesis.picture import Look, Picture, PictureMaker
 from raylib.synthesis.skin import SkinLook, draw_complexion, draw_skin
 
@@ -101,6 +102,18 @@ class SyntheticFaces:
         return len(self.seeds)
 
 
+def check_folders(settings: SynthesisSettings) -> None:
+    """Reads what the settings name, so that a wrong folder is an error before any work.
+
+    Raises:
+        ConfigError: there are no pictures in one of them.
+    """
+    if settings.textures is not None:
+        photo_skins(settings.textures, settings.texture_side)
+    if settings.backgrounds is not None:
+        pictures(settings.backgrounds)
+
+
 @dataclass(frozen=True)
 class _Person:
     identity: Float[np.ndarray, " k"]
@@ -130,6 +143,7 @@ class FaceSynthesizer:
         self.source = load_source(source)
         self.head = load_head()
         self._atlas = atlas(self.settings.texture_side)
+        check_folders(self.settings)
         self._make = PictureMaker(self.head, self._atlas, face_labels(self.head.prior), self.settings)
 
     def __call__(self, seeds: Sequence[int]) -> SyntheticFaces:
@@ -176,15 +190,15 @@ class FaceSynthesizer:
         person = self._person(number)
         pose, fov, camera = self._camera(random_for(still, "pose"))
         rng = random_for(still, "expression")
-        gaze = (float(np.clip(rng.normal(0, 9), -24, 24)), float(np.clip(rng.normal(0, 5), -14, 14)))
-        expression = draw_expression(rng, s.expressions, *gaze)
         R = camera.R[0].double().numpy()
+        gaze = _gaze(rng, -R.T @ camera.T[0].double().numpy())
+        expression = draw_expression(rng, s.expressions, *gaze)
         to_face = R.T @ np.array(FRONTAL)
         light = draw_light(random_for(seed, "light"), to_face)
         background = self._background(still, light)
         look = Look(
             person.skin, person.style, person.clothes, person.neckline, person.noise_offset, person.oily, gaze,
-            (to_face @ [0.0, -1.0, 0.0]).astype(np.float32),
+            (to_face @ [0.0, -1.0, 0.0]).astype(np.float32), self._photo(number),
         )  # fmt: skip
         verts = self.head.verts(person.prior_identity, expression)
         picture = self._make(verts, camera, light, look, background)
@@ -213,6 +227,14 @@ class FaceSynthesizer:
             "effects": effects.as_dict(),
         }
 
+    def _photo(self, number: int) -> Float[np.ndarray, "n 3"] | None:
+        """Returns the skin from a photograph that a person has, None for drawn skin."""
+        rng = random_for(number, "photo")
+        if self.settings.textures is None or rng.random() >= self.settings.texture_share:
+            return None
+        skins = photo_skins(self.settings.textures, self.settings.texture_side)
+        return skins[rng.integers(len(skins))]
+
     def _camera(self, rng: np.random.Generator) -> tuple[Float[np.ndarray, " 3"], float, Camera]:
         s = self.settings
         wide = rng.random() < 0.5
@@ -236,6 +258,15 @@ class FaceSynthesizer:
         s = self.settings
         tone = np.maximum(light.sh[0], 0.02) / np.sqrt(4 * np.pi) + 0.3 * light.lamp_color
         return draw_background(random_for(number, "background"), s.size_px, tone, s.backgrounds)
+
+
+def _gaze(rng: np.random.Generator, camera_at: Float[np.ndarray, " 3"]) -> tuple[float, float]:
+    """Returns yaw and pitch of the gaze: two in three people look into the camera as far as eyes turn."""
+    wander = rng.normal(0, 1, 2) * [9, 5]
+    if rng.random() < 0.65:
+        x, y, z = camera_at
+        wander = 0.15 * wander + np.rad2deg([np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))])
+    return float(np.clip(wander[0], -26, 26)), float(np.clip(wander[1], -16, 14))
 
 
 def _truth(picture: Picture) -> dict[str, object]:

@@ -15,8 +15,9 @@ from scipy.spatial import cKDTree
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel, load_prior
 from raylib.synthesis.kernels import mesh_normals
-from raylib.wrapping.transfer import identity_map
+from raylib.wrapping.transfer import identity_map, nearest_on_mesh
 
+_NEAR_FACE_MM, _UNDER_FACE_MM = 12.0, 1.6  # the strip under the face's edge lies 0.6 and 1.2 mm below it
 # Rings of vertices below the bust: the hem's positions scaled and moved.
 _SHOULDERS = (
     (np.array([1.32, 1.0, 1.05], np.float32), np.array([0, -26, 0], np.float32)),
@@ -38,8 +39,6 @@ class Head:
         tucked_bary: and their weights.
         hem: vertices on the lower edge of the ICT bust, from which shoulders go on.
         rim: vertices on the face's edge.
-        rim_rest: three vertices of the rest of the head around each of them.
-        rim_bary: and their weights.
     """
 
     prior: LinearFaceModel
@@ -56,8 +55,6 @@ class Head:
     tucked_face: Int[np.ndarray, "t 3"]
     tucked_bary: Float[np.ndarray, "t 3"]
     rim: Int[np.ndarray, " r"]
-    rim_rest: Int[np.ndarray, "r 3"]
-    rim_bary: Float[np.ndarray, "r 3"]
 
     @property
     def n_face_verts(self) -> int:
@@ -81,10 +78,10 @@ class Head:
         return np.concatenate([head, *(head[self.hem] * scale + shift for scale, shift in _SHOULDERS)])
 
     def normals(self, verts: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
-        """Returns unit vertex normals, the same on both sides of the face's edge."""
+        """Returns unit vertex normals, the face's as if it were alone, the same on both sides of its edge."""
         normals = mesh_normals(verts, self.faces)
-        at_rim = np.einsum("rk,rkc->rc", self.rim_bary, normals[self.rim_rest])
-        normals[self.rim] = at_rim / np.linalg.norm(at_rim, axis=1, keepdims=True)
+        self.carry_under(normals)
+        normals[self.tucked] /= np.linalg.norm(normals[self.tucked], axis=1, keepdims=True)
         return normals
 
     def carry_under(self, values: Float[np.ndarray, "v c"]) -> None:
@@ -102,17 +99,16 @@ def load_head() -> Head:
     face_faces = prior.faces.numpy()
     rest_faces = rest["faces"].astype(np.int64) + n
     mean = np.concatenate([face_mean, rest["mean"]])
-    distance, _ = cKDTree(_centres(face_mean, face_faces)).query(rest["mean"])
-    near = np.flatnonzero(distance < 12.0)
-    tri, bary, gap = _closest(rest["mean"][near], face_mean, face_faces)
-    keep = gap < 1.6
+    distance, _ = cKDTree(face_mean[face_faces].mean(1)).query(rest["mean"])
+    near = np.flatnonzero(distance < _NEAR_FACE_MM)
+    tri, bary, gap = nearest_on_mesh(rest["mean"][near].astype(np.float64), face_mean.astype(np.float64), face_faces)
+    keep = gap < _UNDER_FACE_MM
     loop = _loop(_boundary_sides(rest_faces), mean)
     sheets = [_sheet(loop, np.arange(len(loop)) + len(mean))]
     ring = np.arange(len(loop)) + len(mean)
     sheets += [_sheet(ring + (k - 1) * len(loop), ring + k * len(loop)) for k in range(1, len(_SHOULDERS))]
     whole = np.concatenate([mean, *(mean[loop] * scale + shift for scale, shift in _SHOULDERS)])
     rim = np.flatnonzero(np.bincount(_boundary_sides(face_faces).ravel(), minlength=n) > 0)
-    rim_tri, rim_bary, _ = _closest(face_mean[rim], mean, rest_faces)
     return Head(
         prior=prior,
         mean=whole,
@@ -128,8 +124,6 @@ def load_head() -> Head:
         tucked_face=face_faces[tri[keep]],
         tucked_bary=bary[keep].astype(np.float32),
         rim=rim,
-        rim_rest=rest_faces[rim_tri],
-        rim_bary=rim_bary.astype(np.float32),
     )
 
 
@@ -177,10 +171,6 @@ def load_source(spec: str | Path) -> Source:
     return Source(model.name, len(model.identity), matrix, offset, model.sha256)
 
 
-def _centres(verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "f 3"]:
-    return verts[faces].mean(1)
-
-
 def _boundary_sides(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, "n 2"]:
     """Returns the sides that only one triangle has, in its direction."""
     sides = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
@@ -201,13 +191,3 @@ def _sheet(upper: Int[np.ndarray, " h"], lower: Int[np.ndarray, " h"]) -> Int[np
     """Returns triangles between two loops; `upper` runs as the boundary of what is above it does."""
     a, b, c, d = upper, np.roll(upper, -1), lower, np.roll(lower, -1)
     return np.concatenate([np.stack([b, a, c], 1), np.stack([b, c, d], 1)])
-
-
-def _closest(
-    points: Float[np.ndarray, "n 3"], verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
-    """Returns the nearest triangle of each point, where on it, and how far."""
-    from raylib.wrapping.transfer import nearest_on_mesh
-
-    triangle, bary, distance = nearest_on_mesh(points.astype(np.float64), verts.astype(np.float64), faces)
-    return triangle, bary, distance

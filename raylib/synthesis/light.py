@@ -15,7 +15,7 @@ _SHARPEST = 4.0
 """Sources in the harmonics are at least so wide: nine of them make sharper ones negative elsewhere."""
 
 KINDS = ("overcast", "sunny", "window", "ceiling", "studio", "side", "coloured", "night", "backlit")
-_SHARES = (0.13, 0.15, 0.16, 0.13, 0.13, 0.12, 0.08, 0.05, 0.05)
+_SHARES = (0.15, 0.18, 0.18, 0.15, 0.16, 0.05, 0.04, 0.05, 0.04)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _draw_scene(rng: np.random.Generator, kind: str) -> _Scene:
     if kind == "side":
         side = _toward(sign * rng.uniform(55, 115), rng.uniform(-15, 45))
         tint = kelvin(rng.uniform(3200, 7500))
-        return _Scene(rng.uniform(0.04, 0.16) * tint, [(-side, rng.uniform(0.0, 0.12) * tint, 1.5)],
+        return _Scene(rng.uniform(0.12, 0.45) * tint, [(-side, rng.uniform(0.05, 0.25) * tint, 1.5)],
                       (side, rng.uniform(0.9, 1.6) * tint, rng.uniform(0.02, 0.25)))  # fmt: skip
     if kind == "coloured":
         one, two = (
@@ -138,7 +138,7 @@ def draw_light(rng: np.random.Generator, to_face: Float[np.ndarray, "3 3"]) -> S
     directions, colors, spreads = [], [], []
     for direction, color, concentration in scene.sources:
         towards = to_face @ (direction / np.linalg.norm(direction))
-        sh += _lobe(towards, color, min(concentration, _SHARPEST))
+        sh += lobe(towards, color, min(concentration, _SHARPEST))
         directions.append(towards)
         colors.append(color)
         spreads.append(1 / math.sqrt(concentration + 1.0))
@@ -150,8 +150,7 @@ def draw_light(rng: np.random.Generator, to_face: Float[np.ndarray, "3 3"]) -> S
         colors.insert(0, lamp_color)
         spreads.insert(0, lamp_radius)
     # As a camera does: the face comes out about middle bright, more or less.
-    front = to_face @ np.array([0.0, 0.15, 0.99])
-    level = _front_level(sh, lamp_direction, lamp_color, front)
+    level = _front_level(sh, lamp_direction, lamp_color, to_face)
     exposure = float(np.clip(np.exp(rng.normal(-0.05, 0.25)) / level, 0.4, 3.5))
     return SceneLight(
         kind,
@@ -165,7 +164,7 @@ def draw_light(rng: np.random.Generator, to_face: Float[np.ndarray, "3 3"]) -> S
     )
 
 
-def _lobe(
+def lobe(
     towards: Float[np.ndarray, " 3"], color: Float[np.ndarray, " 3"], concentration: float
 ) -> Float[np.ndarray, "9 3"]:
     """Returns the harmonics of a von Mises-Fisher lobe.
@@ -183,12 +182,11 @@ def _front_level(
     sh: Float[np.ndarray, "9 3"],
     lamp_direction: Float[np.ndarray, " 3"],
     lamp_color: Float[np.ndarray, " 3"],
-    front: Float[np.ndarray, " 3"],
+    to_face: Float[np.ndarray, "3 3"],
 ) -> float:
     """Returns how bright a white matte hemisphere towards the camera is on average, about."""
-    total = 0.0
-    basis = np.array([[0, 0, 0], [0.6, 0, 0], [-0.6, 0, 0], [0, 0.6, 0], [0, -0.6, 0]]) + front
-    normals = basis / np.linalg.norm(basis, axis=1, keepdims=True)
+    some = np.array([[0, 0.15, 1], [0.6, 0.15, 1], [-0.6, 0.15, 1], [0, 0.75, 1], [0, -0.45, 1]]) @ to_face.T
+    normals = some / np.linalg.norm(some, axis=1, keepdims=True)
     lambert = sh_basis(torch.tensor(normals, dtype=torch.float32)).numpy() * np.repeat([1, 2 / 3, 1 / 4], [1, 3, 5])
     shading = lambert @ sh + np.maximum(normals @ lamp_direction, 0)[:, None] * lamp_color
     total = float((shading @ [0.2126, 0.7152, 0.0722]).mean())

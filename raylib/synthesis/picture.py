@@ -49,6 +49,7 @@ class Look(NamedTuple):
         oily: strength of highlights.
         gaze: yaw and pitch in degrees.
         down: unit vector of gravity in face space.
+        photo: albedo of the texels from a photograph, or None for drawn skin.
     """
 
     skin: SkinLook
@@ -59,6 +60,7 @@ class Look(NamedTuple):
     oily: float
     gaze: tuple[float, float]
     down: Float[np.ndarray, " 3"]
+    photo: Float[np.ndarray, "n 3"] | None = None
 
 
 class _Samples(NamedTuple):
@@ -135,13 +137,13 @@ class PictureMaker:
         head, n = self.head, self.head.n_face_verts
         normals = head.normals(verts)
         texture = to_texture_bytes(
-            paint_texture(head, self.atlas, look.skin, verts, gaze_vectors(*look.gaze), look.noise_offset)
+            paint_texture(head, self.atlas, look.skin, verts, gaze_vectors(*look.gaze), look.noise_offset, look.photo)
         )
         painted = np.concatenate([_LINEAR[texture[..., :3]], texture[..., 3:].astype(np.float32) / 255], axis=2)
         albedo_face = vertex_albedo(self.atlas, painted)
         cloth = _cloth(verts, n, look)
         verts = verts + normals * np.clip(cloth + 0.5, 0, _CLOTH_MM)[:, None]
-        shell = hair_mesh(look.style, head, verts, look.down)
+        shell = hair_mesh(look.style, verts, look.down)
 
         transfer, lamp_visible = self._shadows(verts, normals, shell, light)
         count = len(verts)
@@ -166,11 +168,10 @@ class PictureMaker:
         pix, bary, depth = front.pix_to_face[0], front.bary_coords[0], front.zbuf[0].copy()
         samples = _Samples.empty(depth)
         eyes = eyeballs(head, verts)
-        catch = light.gloss_colors * np.float32(1.0)
         shade_head(
             pix, bary, self._faces, head.n_face_faces, verts, normals, self._uv, painted, albedo, cloth, cloth_color,
-            self._label,
-            matte[:count], scatter, gloss, eyes, eye_point, light.gloss_directions, catch, light.gloss_spread,
+            self._label, matte[:count], scatter, gloss, eyes, eye_point, light.gloss_directions, light.gloss_colors,
+            light.gloss_spread,
             self.settings.gloss, samples.light, samples.beyond, samples.label, samples.normal, samples.on_face,
         )  # fmt: skip
         if shell is not None:

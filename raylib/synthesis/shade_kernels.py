@@ -30,7 +30,7 @@ def gloss_of_vertices(normals, verts, eye, directions, colors, spread, shading, 
         vx, vy, vz = vx / length, vy / length, vz / length
         nx, ny, nz = normals[v, 0], normals[v, 1], normals[v, 2]
         facing = max(nx * vx + ny * vy + nz * vz, np.float32(0))
-        sheen = (np.float32(0.012) + np.float32(0.25) * (1 - facing) ** 5) * strength[v]
+        sheen = (np.float32(0.012) + np.float32(0.06) * (1 - facing) ** 5) * strength[v]
         for k in range(3):
             out[v, k] = sheen * shading[v, k]
         for j in range(directions.shape[0]):
@@ -260,7 +260,12 @@ def shade_hair(
                 fine = fine * (1 - np.float32(0.6) * curl) + rough * np.float32(0.7) * curl
                 if left < fray * (np.float32(0.55) + np.float32(0.45) * coarse + np.float32(0.3) * fine):
                     continue
-                tone = 1 + np.float32(0.13) * fine + np.float32(0.20) * coarse + np.float32(0.10) * clump
+                rough_tone = np.float32(1.1) - np.float32(0.9) * min(
+                    color[1] * 2, np.float32(1)
+                )  # fair hair is more even
+                tone = (
+                    1 + rough_tone * (np.float32(0.13) * fine + np.float32(0.20) * coarse) + np.float32(0.10) * clump
+                )
                 tone = max(tone, np.float32(0.25))
                 lustre = max(np.float32(0.55) + np.float32(0.5) * fine + np.float32(0.4) * coarse, np.float32(0))
             nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]

@@ -75,6 +75,8 @@ class SkinLook(NamedTuple):
     strokes: float
     brow_color: Rgb
     lashes: float
+    lid_fold: float
+    socket: float
     iris_radius: float
     pupil_radius: float
     iris_color: Rgb
@@ -142,16 +144,16 @@ def draw_skin(rng: np.random.Generator, complexion: Complexion) -> SkinLook:
         elif style == "moustache":
             beard, chin, cheek = float(rng.uniform(0.75, 1)), 0.0, 0.0
     iris = _IRISES[rng.choice(len(_IRISES), p=_IRIS_SHARES[complexion.group])] * np.exp(rng.normal(0, 0.15))
-    brow_hair = np.minimum(hair, 0.16 * np.array([1.0, 0.78, 0.58])) * rng.uniform(0.5, 0.9)
+    brow_hair = np.minimum(hair, 0.11 * np.array([1.0, 0.74, 0.5])) * rng.uniform(0.45, 0.85)
     lipstick = np.array([(0.42, 0.03, 0.05), (0.50, 0.12, 0.14), (0.30, 0.05, 0.10), (0.55, 0.22, 0.18)])
     tooth = np.array([0.66, 0.62, 0.52]) * rng.uniform(0.75, 1.05) * np.array([1, 1, rng.uniform(0.85, 1.05)])
     return SkinLook(
         melanin=table_row(complexion.melanin),
         blood=table_column(float(np.exp(rng.normal(np.log(0.022), 0.28)))),
-        uneven=float(rng.gamma(2, 0.45)),
-        blotches=float(rng.gamma(2, 0.6)),
+        uneven=float(rng.gamma(2, 0.22)),
+        blotches=float(rng.gamma(2, 0.35)),
         flush=float(abs(rng.normal(0, 5)) + 1.5) + 4 * made_up,
-        tan=float(rng.uniform(-0.5, 1.6)),
+        tan=float(rng.uniform(-0.3, 0.8)),
         under_eye=float(rng.gamma(2, 1.1) + 1.5 * complexion.age),
         freckles=float(rng.beta(1, 3) if pale and rng.random() < 0.5 else 0.08 * rng.random()),
         freckle_depth=float(rng.uniform(3, 9)),
@@ -159,7 +161,7 @@ def draw_skin(rng: np.random.Generator, complexion: Complexion) -> SkinLook:
         pores=float(rng.uniform(0.015, 0.06)),
         age=complexion.age,
         furrow=float(rng.uniform(0.55, 0.9)),
-        lip_blood=float(rng.uniform(7, 14)),
+        lip_blood=float(rng.uniform(8, 15)),
         lip_melanin=float(rng.uniform(-1, 3) if pale else rng.uniform(-3, 1.5)),
         lipstick=float(rng.uniform(0.3, 0.85)) if made_up else 0.0,
         lipstick_color=_rgb(lipstick[rng.integers(len(lipstick))] * rng.uniform(0.6, 1.1)),
@@ -169,12 +171,14 @@ def draw_skin(rng: np.random.Generator, complexion: Complexion) -> SkinLook:
         beard=beard,
         stubble=stubble,
         beard_color=_rgb(np.minimum(hair, 0.3) * rng.uniform(0.7, 1.1) + 0.004),
-        brow=float(rng.uniform(0.72, 1.0)),
-        brow_width=float(rng.uniform(2.6, 4.6) * (1.0 if complexion.masculine else 0.82)),
+        brow=float(rng.uniform(0.85, 1.0)),
+        brow_width=float(rng.uniform(3.4, 5.6) * (1.0 if complexion.masculine else 0.82)),
         brow_lift=float(rng.normal(0.3, 0.7)),
         strokes=float(rng.uniform(0.8, 1.2)),
         brow_color=_rgb(brow_hair),
-        lashes=float(rng.uniform(0.5, 0.8)) + (0.15 if made_up else 0.0),
+        lashes=float(rng.uniform(0.7, 0.9)) + (0.15 if made_up else 0.0),
+        lid_fold=float(rng.uniform(2.5, 5.5)),
+        socket=float(rng.uniform(0.12, 0.32)),
         iris_radius=float(rng.normal(0.495, 0.012)),
         pupil_radius=float(rng.uniform(0.15, 0.30)),
         iris_color=_rgb(iris),

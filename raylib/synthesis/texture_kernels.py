@@ -111,6 +111,12 @@ def paint(
             shade *= 1 - look.age * 0.12 * _smooth(
                 np.float32(3.0) - abs(m[_LID_GAP] - np.float32(6.5)), np.float32(0), np.float32(3)
             ) * (1 - m[_LID_UPPER])
+            # The fold above the lid, and the socket around the eye.
+            fold = math.exp(-0.5 * ((m[_LID_GAP] - look.lid_fold) / np.float32(0.7)) ** 2) * m[_LID_UPPER]
+            socket = (1 - _smooth(m[_LID_GAP], np.float32(0), np.float32(9))) * (
+                np.float32(0.35) + np.float32(0.65) * m[_LID_UPPER]
+            )
+            shade *= (1 - np.float32(0.30) * fold) * (1 - look.socket * socket)
             # Fine upright lines on the lips, and the shade of their outline.
             stripes = noise[(y0 // 3) % side, x0, _STRANDS]
             shade *= 1 + 0.07 * stripes * lips_here
@@ -164,6 +170,9 @@ def paint(
                 for k in range(3):
                     color[k] = color[k] * (1 - cover) + cover * look.brow_color[k] * (1 + 0.15 * stroke)
 
+        elif abs(m[_BROW_ACROSS] - look.brow_lift) < look.brow_width and 0 < m[_BROW_ALONG] < 1:
+            hair = np.float32(1)  # the photograph's own brow
+
         # Eyes.
         e = m[_EYE]
         inside = _smooth(e, np.float32(_FILL), np.float32(0.98))
@@ -203,10 +212,16 @@ def paint(
         # Lashes darken the lids' edge, above more than below.
         if m[_LID_GAP] < 4 and inside < 1:
             upper = m[_LID_UPPER]
-            edge = math.exp(-0.5 * (m[_LID_GAP] / (np.float32(0.55) + np.float32(0.5) * upper)) ** 2)
+            edge = math.exp(-0.5 * (m[_LID_GAP] / (np.float32(0.65) + np.float32(0.75) * upper)) ** 2)
             cover = edge * (look.lashes * (0.35 + 0.65 * upper)) * (1 - inside)
             for k in range(3):
                 color[k] *= 1 - min(cover, np.float32(0.95))
+        # The line where the lips meet.
+        if lips_here > 0 and lips[0, 0, 0] < px < lips[0, 4, 0]:
+            seam = max(max(py - _line_at(lips[0], px), _line_at(lips[1], px) - py), np.float32(0))
+            cover = np.float32(0.6) * math.exp(-((seam / np.float32(1.1)) ** 2)) * lips_here
+            for k in range(3):
+                color[k] *= 1 - cover
         # The inside of the mouth: teeth below the upper lip's edge and above the lower's, tongue and dark between.
         mouth = m[_INNER_MOUTH]
         if mouth > 0.02:
@@ -237,7 +252,6 @@ def paint(
                 inner += tongue * (np.float32(0.20) if k == 0 else np.float32(0.055))
                 inner = inner * (1 - tooth) + tooth * look.tooth_color[k] * tooth_shade
                 color[k] = color[k] * (1 - cover) + cover * inner
-        # The line where closed lips meet.
         for k in range(3):
             canvas[t, k] = min(max(color[k], np.float32(0.002)), np.float32(0.98))
         canvas[t, 3] = hair

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from raylib.face_network import unfolded
+from raylib.face_network import in_precision, unfolded
 from raylib.fit_correction import CropEstimate, FitCorrector
 from raylib.mesh import vertex_normals
 from raylib.networks.face_meshnet import FaceMeshNet
-from raylib.training.augmentation import Augmentation, random_colour, random_degradation, random_occlusion
+from raylib.training.face_augmentation import FaceAugmentation
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, rotation_distance_deg
 from raylib.training.face_samples import FaceSampleBatch, FaceSamples, FaceTruth
-
-_RECOLOURED = 0.35
-"""Share of synthetic faces whose colours change beyond what the truth of light says; their light is not learned."""
-
-_CHANGES = Augmentation(occlusion=0.2, degrade=0.15)
 
 
 @dataclass
@@ -58,8 +53,8 @@ class TrainState:
 
 def new_state(network: FaceMeshNet, weight_decay: float) -> TrainState:
     """Returns the state before the first step."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    free = [p for p in network.parameters() if p.ndim <= 1]
+    learned = [p for p in network.parameters() if p.requires_grad]
+    decayed, free = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
     return TrainState(network, copy.deepcopy(network).requires_grad_(False), optimizer)
@@ -80,6 +75,7 @@ def batches(
     photo_index: Int[np.ndarray, " m"],
     batch_size: int,
     photo_share: float,
+    augment: FaceAugmentation,
     seed: tuple[int, int, int],
 ) -> Iterator[tuple[FaceSampleBatch, Bool[Tensor, " b"]]]:
     """Yields an epoch's augmented batches of synthetic faces and photographs; the next is made meanwhile.
@@ -91,6 +87,7 @@ def batches(
         photo_index: which of them.
         batch_size: faces a batch.
         photo_share: share of photographs in it.
+        augment: changes samples at random.
         seed: run, epoch and worker; the same seed gives the same batches.
     """
     rng = np.random.default_rng(seed)
@@ -115,31 +112,6 @@ def batches(
             if step < steps:
                 waiting = pool.submit(prepare, step)
             yield batch
-
-
-def augment(batch: FaceSampleBatch, rng: torch.Generator) -> tuple[FaceSampleBatch, Bool[Tensor, " b"]]:
-    """Returns samples in other colours, blurred, noisy and covered, and which of them keep true colours.
-
-    Exposure and white balance change the light with the picture. Shape, pose and fit stay: the crop hangs on the
-    landmarks, whose errors are already in the samples.
-    """
-    b = len(batch.images)
-    image = batch.images.permute(0, 3, 1, 2).float() / 255
-    known = batch.truth.known > 0.5
-    gain = torch.exp(0.25 * torch.randn(b, 1, generator=rng) + 0.06 * torch.randn(b, 3, generator=rng)).clamp(
-        0.5, 1.6
-    )
-    gain[~known] = 1.0
-    encoded = gain[:, :, None, None] ** (1 / 2.2)  # nearly what the sRGB curve makes of a factor on linear light
-    image = (image * encoded).clamp(0, 1)
-    wild = (torch.rand(b, generator=rng) < _RECOLOURED) & known
-    if bool(wild.any()):
-        image[wild] = random_colour(image[wild], _CHANGES, rng)
-    image = random_degradation(image, _CHANGES, rng)
-    image, labels = random_occlusion(image, batch.labels, _CHANGES, rng)
-    images = (image * 255).round().byte().permute(0, 2, 3, 1)
-    truth = replace(batch.truth, light_sh=batch.truth.light_sh * gain[:, None])
-    return replace(batch, images=images, labels=labels, truth=truth), ~wild
 
 
 def joined(a: FaceSampleBatch, b: FaceSampleBatch) -> FaceSampleBatch:
@@ -179,6 +151,8 @@ def train_step(
 ) -> dict[str, float]:
     """Does one optimiser step and returns the loss and its terms.
 
+    Every second step learns the second look: it starts where the averaged network's first look ends.
+
     Args:
         state: changed in place.
         corrector: face model and average albedo.
@@ -190,21 +164,24 @@ def train_step(
         precision: float32, or bfloat16 for mixed precision.
         first_stage: network that photographs' shapes are held to.
     """
-    device = batch.images.device.type
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    inputs, light = corrector.inputs(batch.images, batch.labels, batch.fit)
-    with torch.autocast(device, torch.bfloat16, enabled=precision == torch.bfloat16):
-        corrections = state.model(inputs)
-        reference = None
-        if first_stage is not None:
-            with torch.no_grad():
-                reference = corrector.apply(first_stage(inputs), batch.fit, light)
-    estimate = corrector.apply(corrections, batch.fit, light)
+    fit, again = batch.fit, state.step % 2 == 1
+    seen = batch.images, batch.labels
+    if again:
+        with torch.no_grad():
+            fit, _ = corrector.look(in_precision(state.average, precision), *seen, fit)
+    inputs, light = corrector.inputs(*seen, fit, again)
+    corrections = in_precision(state.model, precision)(inputs)
+    estimate = corrector.apply(corrections, fit, light)
+    reference = None
+    if first_stage is not None:
+        with torch.no_grad():
+            reference = corrector.estimate(in_precision(first_stage, precision), *seen, batch.fit)
     total, terms = loss(estimate, corrections, batch, lit, reference)
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), 5.0)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), 2.0)
     if bool(torch.isfinite(norm)):  # a face behind its camera must not end the run
         state.optimizer.step()
     state.step += 1
@@ -220,10 +197,8 @@ def estimate_samples(
     network: FaceMeshNet, corrector: FitCorrector, batch: FaceSampleBatch, precision: torch.dtype
 ) -> CropEstimate:
     """Returns the network's faces as inference would give them."""
-    inputs, light = corrector.inputs(batch.images, batch.labels, batch.fit)
-    with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-        corrections = network(inputs)
-    return unfolded(corrector.apply(corrections, batch.fit, light), corrector.model.faces)
+    estimate = corrector.estimate(in_precision(network, precision), batch.images, batch.labels, batch.fit)
+    return unfolded(estimate, corrector.model.faces)
 
 
 def figures(

@@ -25,6 +25,7 @@ from raylib.networks.face_meshnet import FaceMeshNet
 from raylib.provenance import environment, sha256
 from raylib.ray_cluster import join_ray
 from raylib.training.curves import draw_curves
+from raylib.training.face_augmentation import FaceAugmentation
 from raylib.training.face_meshnet_loop import (
     batches,
     learning_rate,
@@ -148,6 +149,7 @@ def train_worker(args: dict[str, Any]) -> str | None:
     state.model = ray.train.torch.prepare_model(network)
     corrector = corrector.to(device)
     loss = FaceLoss(corrector, face.loss, config.image_px)
+    augment = FaceAugmentation(model)
     weights = vertex_weights(model).to(device)
 
     photo_index: Int[np.ndarray, " n"] = np.arange(rank, 0 if photos is None else len(photos), world)
@@ -162,7 +164,7 @@ def train_worker(args: dict[str, Any]) -> str | None:
         chosen = np.resize(chosen, steps * per_step * world)[rank::world]
         seed = (config.seed, state.epoch, rank)
         for number, (batch, lit) in enumerate(
-            batches(samples, chosen, photos, photo_index, config.images_per_worker, face.photo_share, seed)
+            batches(samples, chosen, photos, photo_index, config.images_per_worker, face.photo_share, augment, seed)
         ):
             rate = learning_rate(state.step, steps * config.epochs, face.warmup_steps, config.learning_rate)
             terms = train_step(

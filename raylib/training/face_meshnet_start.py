@@ -15,6 +15,7 @@ from torch import Tensor
 from raylib.camera import Camera
 from raylib.fit_correction import CropFit, FitCorrector
 from raylib.networks.face_meshnet import FaceMeshNet
+from raylib.training.face_augmentation import coefficient_solver
 from raylib.training.face_meshnet_loss import vertex_weights
 from raylib.training.face_samples import FaceSamples, FaceTruth
 
@@ -38,19 +39,14 @@ class CoefficientTargets:
     """
 
     def __init__(self, corrector: FitCorrector, ridge: float = 0.02):
-        model = corrector.model
-        weight = vertex_weights(model).sqrt()[:, None]
-        modes = torch.cat([model.identity, model.expression]) * weight
-        flat = modes.flatten(1).double()
-        n = len(model.mean)
-        gram = flat @ flat.T / n + ridge * torch.eye(len(flat), dtype=torch.float64) / n * 3
-        self._solve = torch.linalg.solve(gram, flat / n)
-        self._weight, self._model = weight, model
+        self._weight = vertex_weights(corrector.model).sqrt()
+        self._solve = coefficient_solver(corrector.model, self._weight, ridge)
+        self._model = corrector.model
 
     def __call__(self, fit: CropFit, truth: FaceTruth) -> Float[Tensor, "b c"]:
         """Returns turn, shift, log depth, identity and expression, as `FaceCorrections` has them."""
-        moved = ((truth.verts_mm - self._model.mean) * self._weight).flatten(1).double()
-        coefficients = (moved @ self._solve.T).float()
+        moved = ((truth.verts_mm - self._model.mean) * self._weight[:, None]).flatten(1)
+        coefficients = moved @ self._solve.T
         low, high = self._model.expression_bounds.unbind(1)
         k = len(self._model.identity)
         coefficients = torch.cat([coefficients[:, :k], coefficients[:, k:].clamp(low, high)], dim=1)
@@ -73,7 +69,7 @@ def start_with_least_squares(
     corrector: FitCorrector,
     samples: FaceSamples,
     index: Int[np.ndarray, " n"],
-    ridge: float = 0.1,
+    ridge: float = 0.5,
 ) -> None:
     """Sets the linear part of the network to the ridge regression over samples with truth.
 

@@ -1,6 +1,6 @@
 // The tab of faces: search, sort, filters, and the grid that opens the viewer.
 
-import { jpeg, pack, page } from "./data.js";
+import { page } from "./data.js";
 import { el, shown, withUnit } from "./dom.js";
 import * as rows from "./rows.js";
 import { VirtualGrid } from "./virtual.js";
@@ -152,13 +152,11 @@ export class FaceList {
     which.hidden = !which.textContent;
     tile.title = `${rows.folder(row)}${rows.name(row)}${rows.message(row) ? `\n${rows.message(row)}` : ""}`;
     note.textContent = this.#note(row);
-    const size = page.rows.thumbs_a_pack;
-    pack(`thumbs${Math.floor(row / size)}`).then((thumbs) => {
-      const thumb = thumbs[row % size];
+    rows.thumbnail(row).then((thumb) => {
       if (tile.dataset.row !== String(row) || !thumb) return;
-      image.src = jpeg(thumb);
+      image.src = thumb;
       image.hidden = false;
-    }, () => {}); // the tile stays without a picture
+    });
   }
 
   #note(row) {

@@ -4,24 +4,25 @@ import { bytes, inflated, page } from "./data.js";
 
 const topologies = new Map();
 
-/** Returns the topology with so many vertices. */
+/** Returns a topology of the page by its name. */
 export function topology(size) {
-  if (!topologies.has(size)) {
-    const packed = page.rows.topologies[size];
-    topologies.set(size, {
-      name: packed.name,
-      size: packed.verts,
-      base: new Float32Array(bytes(packed.base).buffer),
-      faces: new Uint32Array(bytes(packed.faces).buffer),
-      uv: new Float32Array(bytes(packed.uv).buffer),
-    });
-  }
+  if (!topologies.has(size)) topologies.set(size, unpackTopology(page.rows.topologies[size]));
   return topologies.get(size);
 }
 
+/** Returns a topology's arrays. */
+export function unpackTopology(packed) {
+  return {
+    name: packed.name,
+    size: packed.verts,
+    base: new Float32Array(bytes(packed.base).buffer),
+    faces: new Uint32Array(bytes(packed.faces).buffer),
+    uv: new Float32Array(bytes(packed.uv).buffer),
+  };
+}
+
 /** Resolves to the arrays of a face: verts (mm), normals, and those of visibility, source, albedo, colors, sigma that it has. */
-export async function unpackMesh(detail) {
-  const shared = topology(detail.topology);
+export async function unpackMesh(detail, shared = topology(detail.topology)) {
   const data = await inflated(detail.mesh.data);
   const n = shared.size;
   const out = { ...shared };

@@ -1,7 +1,6 @@
 // The page of one reconstruction.
 
 import { page } from "./data.js";
-import { withUnit } from "./dom.js";
 import { FaceList } from "./faces.js";
 import * as rows from "./rows.js";
 import { shell } from "./shell.js";
@@ -11,7 +10,7 @@ import { Viewer } from "./viewer.js";
 export function reconstruction() {
   const list = new FaceList({ open });
   const viewer = new Viewer({
-    facts,
+    facts: rows.facts,
     step: (row, by) => list.step(row, by),
     title: rows.title,
     links: rows.files,
@@ -52,17 +51,4 @@ function subtitle() {
   if (run.started) parts.push(run.started.replace("T", " ").replace("Z", " UTC"));
   if (page.privacy !== "none" && page.privacy !== "unknown") parts.push(`privacy ${page.privacy}`);
   return parts.filter(Boolean).join(" · ");
-}
-
-function facts(row) {
-  const out = page.figures
-    .map((f) => [f.label, rows.value(f.key, row), f.unit])
-    .filter(([, value]) => value !== null)
-    .map(([label, value, unit]) => [label, withUnit(value, unit)]);
-  const texts = [
-    ["Status", rows.status(row)], ["Why", rows.message(row)], ["Image", rows.folder(row) + rows.name(row)],
-    ["Size", page.rows.width[row] && `${page.rows.width[row]} × ${page.rows.height[row]} px`],
-    ["Face", page.rows.face_id[row]], ["Detector", rows.detector(row)], ["Method", rows.method(row)], ["Model", rows.model(row)],
-  ];
-  return [...out, ...texts.filter(([, text]) => text)];
 }

@@ -1,11 +1,12 @@
 // The listed rows: texts decoded, figures in the units that are shown.
 
-import { page } from "./data.js";
+import { jpeg, pack, page } from "./data.js";
+import { withUnit } from "./dom.js";
 
-const { rows } = page;
+const rows = page.rows ?? { count: 0 }; // a training's page has none
 
 export const count = rows.count;
-export const figures = page.figures;
+export const figures = page.figures ?? [];
 export const figure = Object.fromEntries(figures.map((f) => [f.key, f]));
 
 const text = (column) => (row) => (rows[column].codes[row] < 0 ? "" : rows[column].texts[rows[column].codes[row]]);
@@ -43,9 +44,9 @@ export function matches(row, words) {
 
 const facesOf = new Map();
 for (let row = 0; row < count; row++) {
-  if (hasFace(row)) facesOf.set(folder(row) + name(row), (facesOf.get(folder(row) + name(row)) ?? 0) + 1);
+  if (hasFace(row)) facesOf.set(folder(row) + name(row), Math.max(facesOf.get(folder(row) + name(row)) ?? 0, rows.face_index[row] + 1));
 }
-/** Returns how many listed faces the row's image has. */
+/** Returns how many faces the row's image has, as far as they are listed. */
 export const facesOfImage = (row) => facesOf.get(folder(row) + name(row)) ?? 0;
 
 /** Returns what a row is called: the file, and which of its faces. */
@@ -60,4 +61,33 @@ export function files(row) {
     label,
     `meshes/${id.split("-")[0]}/${id}${end.startsWith("-") ? end : `.${end}`}`,
   ]);
+}
+
+/** Resolves to the address of a row's thumbnail, null where it has none. */
+export const thumbnail = (row) => small(row, 0);
+/** Resolves to the address of the picture of a row's bare shape, null where it has none. */
+export const clay = (row) => small(row, 1);
+
+async function small(row, which) {
+  const [name, at] = rows.thumbs[row];
+  try {
+    const thumb = (await pack(name))[at]?.[which];
+    return thumb ? jpeg(thumb) : null;
+  } catch {
+    return null; // the file with it does not lie beside the page
+  }
+}
+
+/** Returns what there is to say of a row, as pairs of label and text. */
+export function facts(row) {
+  const out = figures
+    .map((f) => [f.label, value(f.key, row), f.unit])
+    .filter(([, number]) => number !== null)
+    .map(([label, number, unit]) => [label, withUnit(number, unit)]);
+  const texts = [
+    ["Status", status(row)], ["Why", message(row)], ["Image", folder(row) + name(row)],
+    ["Size", rows.width[row] && `${rows.width[row]} × ${rows.height[row]} px`],
+    ["Face", rows.face_id[row]], ["Detector", detector(row)], ["Method", method(row)], ["Model", model(row)],
+  ];
+  return [...out, ...texts.filter(([, text]) => text)];
 }

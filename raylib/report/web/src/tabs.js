@@ -115,6 +115,16 @@ export function details(run) {
   ].filter(Boolean);
 }
 
+/** Returns the settings in which runs differ, a column a run. */
+export function differences(runs) {
+  const settings = runs.map(({ run }) => flat(run.config ?? {}));
+  const keys = [...new Set(settings.flatMap(Object.keys))].filter((key) => new Set(settings.map((s) => JSON.stringify(s[key]))).size > 1);
+  if (!keys.length) return el("p", { class: "empty", text: "The settings of these runs are the same." });
+  return el("div", {}, el("h3", { text: "Settings that differ" }), el("table", { class: "side-by-side" },
+    el("thead", {}, el("tr", {}, el("th"), ...runs.map(({ name }) => el("th", { text: name })))),
+    el("tbody", {}, ...keys.map((key) => el("tr", {}, el("th", { text: key }), ...settings.map((s) => el("td", { text: s[key] === undefined ? "–" : typeof s[key] === "string" ? s[key] : JSON.stringify(s[key]) })))))));
+}
+
 function flat(value, prefix = "", out = {}) {
   for (const [key, entry] of Object.entries(value)) {
     if (entry && typeof entry === "object" && !Array.isArray(entry)) flat(entry, `${prefix}${key}.`, out);

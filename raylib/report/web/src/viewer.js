@@ -3,10 +3,10 @@
 import { jpeg, pack, page, bytes } from "./data.js";
 import { download, el, shown, svg } from "./dom.js";
 import { glb, obj } from "./exports.js";
-import { lambertTransfer, lampLight, selfShadowTransfer } from "./light.js";
+import { lambertTransfer, lampLight, selfShadowTransfer, shading } from "./light.js";
 import { LightBall } from "./lightball.js";
-import { heat, heatGradient, landmarkErrors, photometricErrors, quantile, SOURCE_NAMES, sourceColor, textureColors, tinted } from "./looks.js";
-import { linear, project, unpackMesh } from "./mesh.js";
+import { castOn, heat, heatGradient, landmarkErrors, photometricErrors, pictureColors, quantile, SOURCE_NAMES, sourceColor, tinted } from "./looks.js";
+import { encoded, linear, project, unpackMesh } from "./mesh.js";
 import { FaceScene, LOOK } from "./scene.js";
 
 const CLAY = 0.72; // albedo of the bare shape
@@ -19,7 +19,7 @@ const KEYS = [
 const notEstimated = (face) => `not estimated by method ${face.method}`;
 
 const VIEWS = [
-  { key: "texture", label: "Texture", why: (f) => !f.image && f.noPixels },
+  { key: "texture", label: "Photograph", why: (f) => (f.mesh.albedo ? !f.photo && "the photograph is not in this report" : !f.image && f.noPixels) },
   { key: "shape", label: "Shape", light: true },
   { key: "albedo", label: "Albedo", why: (f) => !f.mesh.albedo && notEstimated(f) },
   { key: "lit", label: "Lit", light: true, why: (f) => !f.mesh.albedo && notEstimated(f) },
@@ -29,11 +29,14 @@ const VIEWS = [
 ];
 
 export class Viewer {
-  /** `facts(row)` returns pairs of label and text; `step(row, by)` the next row in the list's order, or null. */
-  constructor({ facts, step, title, links, onclose, onshow }) {
-    Object.assign(this, { facts, step, title, links, onclose, onshow });
+  /**
+   * `facts(row)` returns pairs of label and text; `step(row, by)` the next row in the list's order, or null;
+   * `variants(row)` the same face in several runs, as pairs of label and row.
+   */
+  constructor({ facts, step, title, links, onclose, onshow, variants }) {
+    Object.assign(this, { facts, step, title, links, onclose, onshow, variants });
     this.lamp = { direction: [0.45, 0.45, 0.77], strength: 0.85, ambient: 0.18 };
-    this.state = { view: "texture", wires: false, dots: false, overlay: false, shadow: true, estimated: false, opacity: 0.7 };
+    this.state = { view: "texture", wires: false, dots: false, overlay: false, shadow: true, estimated: true, opacity: 0.7 };
     this.#build();
   }
 
@@ -59,10 +62,13 @@ export class Viewer {
     this.factList.replaceChildren(...this.facts(row).flatMap(([name, text]) => [el("dt", { text: name }), el("dd", { text })]));
     this.files.replaceChildren(...this.links(row).map(([label, href]) => el("a", { href, download: true, text: label })));
     this.filesRow.hidden = !this.files.childNodes.length;
+    const variants = this.variants?.(row) ?? [];
+    this.variantButtons.replaceChildren(...variants.map(([label, other], i) => el("button", { type: "button", "data-row": other, "aria-pressed": String(other === row), disabled: other === null, title: other === null ? "this run has no such mesh" : null, onclick: () => this.show(other) }, label, el("kbd", { text: "AB"[i] ?? String(i + 1) }))));
+    this.variantBox.hidden = variants.length < 2;
     for (const [button, by] of [[this.previous, -1], [this.next, 1]]) button.disabled = this.step(row, by) === null;
     this.onshow?.(row);
     try {
-      const detail = (await pack(`faces${place[0]}`))[place[1]];
+      const detail = (await pack(place[0]))[place[1]];
       if (this.row !== row) return; // another one was asked for meanwhile
       if (!detail.mesh) this.#withoutMesh(detail);
       else await this.#withMesh(detail, row);
@@ -79,19 +85,27 @@ export class Viewer {
   async #withMesh(detail, row) {
     const mesh = await unpackMesh(detail);
     const image = detail.texture ? await loaded(jpeg(detail.texture)) : null;
+    // Where an albedo was estimated the texture is that; the photograph is then cast on the face.
+    const photo = mesh.albedo && detail.photo ? await loaded(jpeg(detail.photo)) : null;
     if (this.row !== row) return;
     const method = page.rows.method.texts[page.rows.method.codes[row]] ?? "unknown";
     const noPixels = page.privacy === "none" ? "the run wrote no texture" : "the run keeps pixels out of its output";
-    const face = { detail, mesh, image, method, noPixels, free: lambertTransfer(mesh.normals) };
+    const face = { detail, mesh, image, photo, method, noPixels, free: lambertTransfer(mesh.normals) };
     face.light = detail.light && Array.from({ length: 9 }, (_, i) => detail.light.slice(3 * i, 3 * i + 3));
-    face.colors = image ? textureColors(mesh, image) : (mesh.colors ?? null);
-    if (mesh.albedo && face.light && face.colors) face.errors = "photometric";
+    if (photo) face.cast = castOn(mesh, detail);
+    if (photo) face.colors = pictureColors(mesh, photo, face.cast, 3);
+    else if (image && !mesh.albedo) face.colors = pictureColors(mesh, image, mesh.uv, 2);
+    else face.colors = mesh.colors ?? null;
+    if (photo && face.light) face.errors = "photometric";
     else if (detail.distances_px.some((d) => d !== null)) face.errors = "landmark";
     this.face = face;
     this.photo.src = detail.photo ? jpeg(detail.photo) : "";
     if (!this.scene) return this.#withoutWebGl();
-    this.scene.show(mesh, detail.anchors.filter((v) => v >= 0));
+    const same = this.variants?.(row).some(([, other]) => other === this.shownRow); // then the camera stays
+    this.scene.show(mesh, detail.anchors.filter((v) => v >= 0), same);
+    this.shownRow = row;
     if (image) this.scene.setTexture(image);
+    if (photo) this.scene.setPhotograph(photo, face.cast);
     this.scene.setTransfer(face.free);
     this.#drawMarks();
     this.#refresh();
@@ -183,12 +197,13 @@ export class Viewer {
   }
 
   #look(view) {
-    const { mesh, colors, light, free, shadowed } = this.face;
+    const { mesh, image, colors, light, free, shadowed } = this.face;
     const { scene } = this;
     let legend = null;
-    if (view === "texture") scene.setLook(LOOK.texture);
+    if (view === "texture" && mesh.albedo) scene.setLook(LOOK.photograph, this.#modelled());
+    else if (view === "texture" || (view === "albedo" && image)) scene.setLook(LOOK.texture);
     else if (view === "shape") scene.setLook(LOOK.lit, tinted(mesh, () => [CLAY, CLAY, CLAY]));
-    else if (view === "lit") scene.setLook(LOOK.lit, mesh.albedo.map(linear));
+    else if (view === "lit") scene.setLook(image ? LOOK.litTexture : LOOK.lit, mesh.albedo.map(linear));
     else if (view === "albedo") scene.setLook(LOOK.flat, mesh.albedo);
     else if (view === "seen") {
       const strength = (v) => (mesh.visibility ? 0.45 + 0.55 * mesh.visibility[v] : 1);
@@ -204,6 +219,16 @@ export class Viewer {
     }
     this.legend.replaceChildren(...(legend ?? []));
     this.legend.hidden = !legend;
+  }
+
+  /** Returns what albedo and estimated light make of each vertex, for where the photograph does not see it. */
+  #modelled() {
+    const { mesh, light, free, shadowed } = this.face;
+    const transfer = shadowed ?? free;
+    return tinted(mesh, (v) => {
+      const shade = light ? shading(transfer.subarray(9 * v, 9 * v + 9), light) : [1, 1, 1];
+      return shade.map((s, c) => encoded(Math.min(1, s * linear(mesh.albedo[3 * v + c]))));
+    });
   }
 
   #heat(values, unit, meaning) {
@@ -240,7 +265,7 @@ export class Viewer {
     if (kind === "obj") download(`${name}.obj`, obj(mesh, own), "model/obj");
     else {
       const tint = own && Float32Array.from(own, linear);
-      download(`${name}.glb`, glb(mesh, name, detail.texture && bytes(detail.texture), tint), "model/gltf-binary");
+      download(`${name}.glb`, glb(mesh, name, detail.texture && bytes(detail.texture), tint, Boolean(mesh.albedo)), "model/gltf-binary");
     }
   }
 
@@ -300,7 +325,9 @@ export class Viewer {
     this.filesRow = el("div", {}, el("p", { class: "hint", text: "Files of the run, in full resolution:" }), this.files);
     const keys = el("details", {}, el("summary", { text: "Keys" }), el("dl", {}, ...KEYS.flatMap(([key, text]) => [el("dt", {}, el("kbd", { text: key })), el("dd", { text })])));
     const stage = el("div", { class: "stage" }, this.photo, this.canvas, this.marks, this.legend, this.message);
-    const panel = el("div", { class: "panel" },
+    this.variantButtons = el("div", { class: "buttons" });
+    this.variantBox = el("section", { class: "variants", hidden: true }, el("h3", { text: "Run" }), this.variantButtons);
+    const panel = el("div", { class: "panel" }, this.variantBox,
       el("section", {}, el("h3", { text: "View" }), el("div", { class: "buttons" }, ...Object.values(this.viewButtons)), this.whyNot,
         el("div", { class: "buttons" }, ...Object.values(this.toggles)), this.opacityRow),
       this.lightBox,
@@ -339,6 +366,7 @@ export class Viewer {
     else if (key === "o") this.#change({ overlay: !this.state.overlay });
     else if (key === "s") this.#change({ shadow: !this.state.shadow });
     else if (key === "j") this.#go(1);
+    else if ((key === "a" || key === "b") && !this.variantBox.hidden) this.variantButtons.children["ab".indexOf(key)].click();
     else if (key === "k") this.#go(-1);
     else return;
     event.preventDefault();

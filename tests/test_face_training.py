@@ -1,0 +1,266 @@
+"""Training of the network that corrects landmark fits: samples, changes to them, the start, a few steps."""
+
+import copy
+from dataclasses import fields, is_dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from meshnet_faces import rendered_samples
+
+from raylib.camera import rotation_from_vector
+from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainMeshnetConfig
+from raylib.errors import ConfigError
+from raylib.face_network import build_network
+from raylib.fit_correction import FitCorrector, sample_at
+from raylib.lighting import SphericalHarmonicLight
+from raylib.mesh import vertex_normals
+from raylib.morphable import load_prior
+from raylib.training.face_augmentation import FaceAugmentation, reframed
+from raylib.training.face_meshnet_loop import (
+    batches,
+    joined,
+    load_checkpoint,
+    new_state,
+    save_checkpoint,
+    train_step,
+    validate,
+)
+from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, vertex_weights
+from raylib.training.face_meshnet_start import CoefficientTargets, rotation_vector, start_with_least_squares
+from raylib.training.face_pictures import whole_light
+from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples
+
+SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_prior()
+
+
+@pytest.fixture(scope="module")
+def corrector(model):
+    return FitCorrector(model, torch.tensor([0.5, 0.35, 0.27]).expand(len(model.mean), 3).contiguous())
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    return rendered_samples(model, 6, 3)
+
+
+def small_network(model, seed=0):
+    torch.manual_seed(seed)
+    return build_network(model, SMALL)
+
+
+def rows_of(value, index):
+    """The same dataclass with chosen rows of all tensors in it."""
+    if not is_dataclass(value):
+        return value[index]
+    return type(value)(**{f.name: rows_of(getattr(value, f.name), index) for f in fields(value)})
+
+
+class InMemory:
+    """Samples with the reading side of `FaceSamples`."""
+
+    def __init__(self, whole):
+        self.whole = whole
+
+    def __len__(self):
+        return len(self.whole.images)
+
+    def batch(self, index):
+        return rows_of(self.whole, torch.from_numpy(np.asarray(index)))
+
+
+def seen_colors(batch):
+    at = batch.truth.camera.project(batch.truth.verts_mm) * 2 - 1
+    return sample_at(batch.images.permute(0, 3, 1, 2).float(), at)
+
+
+def test_mirroring_twice_changes_nothing_and_once_mirrors_all_alike(model, samples):
+    change = FaceAugmentation(model)
+    once = change.mirrored(samples)
+    twice = change.mirrored(once)
+    assert torch.equal(twice.images, samples.images)
+    assert torch.equal(twice.truth.verts_mm, samples.truth.verts_mm)
+    assert torch.allclose(twice.truth.light_sh, samples.truth.light_sh)
+    assert torch.allclose(twice.fit.landmarks, samples.fit.landmarks, atol=1e-6)
+    verts = model.verts(samples.fit.identity, samples.fit.expression)
+    back = model.verts(twice.fit.identity, twice.fit.expression)
+    assert (verts - back).norm(dim=2).mean() < 0.15
+    # Every vertex sees in the mirror image what the one across the face saw.
+    assert (seen_colors(once) - seen_colors(samples)[:, model.mirror_verts]).abs().mean() < 1.0
+    marks = once.truth.camera.project(once.truth.verts_mm[:, model.landmark_verts])
+    assert (marks - once.fit.landmarks).norm(dim=2).mean() < 0.012
+    normals = vertex_normals(once.truth.verts_mm, model.faces)
+    shading = SphericalHarmonicLight(once.truth.light_sh).diffuse(once.truth.verts_mm, normals)
+    first = SphericalHarmonicLight(samples.truth.light_sh).diffuse(
+        samples.truth.verts_mm, vertex_normals(samples.truth.verts_mm, model.faces)
+    )
+    assert torch.allclose(shading, first[:, model.mirror_verts], atol=1e-4)
+
+
+def test_reframing_moves_picture_cameras_and_landmarks_together(model, samples):
+    moved = reframed(samples, torch.Generator().manual_seed(0))
+    at = samples.truth.camera.project(samples.truth.verts_mm)
+    new = moved.truth.camera.project(moved.truth.verts_mm)
+    assert (at - new).norm(dim=2).mean() > 0.01
+    inside = ((at > 0.02) & (at < 0.98) & (new > 0.02) & (new < 0.98)).all(2)
+    change = (seen_colors(samples) - seen_colors(moved)).abs().mean(2)[inside]
+    assert change.median() < 2.0
+    assert torch.equal(moved.fit.identity, samples.fit.identity)
+    fitted = model.verts(moved.fit.identity, moved.fit.expression)[:, model.landmark_verts[36:48]]
+    assert torch.allclose(moved.fit.camera.project(fitted), moved.fit.fitted[:, 36:48], atol=2e-3)
+
+
+def test_better_landmarks_give_better_fits(model, samples):
+    change = FaceAugmentation(model)
+    rough = replace(samples, fit=replace(samples.fit, landmarks=samples.fit.landmarks + 0.02))
+    fitted = change.relandmarked(rough, torch.Generator().manual_seed(0))
+    exact = samples.truth.camera.project(samples.truth.verts_mm[:, model.landmark_verts])
+    before, after = ((f.fit.landmarks - exact).norm(dim=2).mean(1) for f in (rough, fitted))
+    assert bool((after < before).all())
+
+
+def test_changes_repeat_with_the_seed_and_keep_shapes(model, samples):
+    change = FaceAugmentation(model)
+    (a, lit), (b, again) = (change(samples, torch.Generator().manual_seed(4)) for _ in range(2))
+    assert torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) and torch.equal(lit, again)
+    assert a.images.shape == samples.images.shape and a.images.dtype == torch.uint8
+    other, _ = change(samples, torch.Generator().manual_seed(5))
+    assert not torch.equal(a.images, other.images)
+
+
+def test_rotation_vectors_invert_rotations():
+    w = torch.randn(20, 3) * 0.5
+    assert torch.allclose(rotation_vector(rotation_from_vector(w)), w, atol=1e-4)
+
+
+def test_targets_bring_the_fit_to_the_truth(model, corrector, samples):
+    from raylib.networks.face_meshnet import FaceCorrections
+
+    target = CoefficientTargets(corrector)(samples.fit, samples.truth)
+    _, light = corrector.inputs(samples.images, samples.labels, samples.fit)
+    b, v = len(target), len(model.mean)
+    corrections = FaceCorrections(
+        target[:, :3], target[:, 3:5], target[:, 5], target[:, 6:106], target[:, 106:],
+        torch.zeros(b, v, 3), torch.zeros(b, 9, 3), torch.zeros(b, v, 3), torch.zeros(b, v),
+    )  # fmt: skip
+    estimate = corrector.apply(corrections, samples.fit, light)
+    assert torch.allclose(estimate.camera.R, samples.truth.camera.R, atol=1e-4)
+    error, _ = aligned_error(estimate.verts_mm, samples.truth.verts_mm, vertex_weights(model))
+    assert error.norm(dim=2).mean() < 0.2
+    at, wanted = (c.project(verts) for c, verts in ((estimate.camera, estimate.verts_mm),
+                                                    (samples.truth.camera, samples.truth.verts_mm)))  # fmt: skip
+    assert (at - wanted).norm(dim=2).mean() < 0.004
+
+
+def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):
+    direction = np.array([0.6, 0.0, 0.8], np.float32)
+    light = whole_light(np.zeros((9, 3), np.float32), direction, np.array([1.0, 0.5, 0.0]), np.array([2.0, 2.0, 2.0]))
+    normals = torch.nn.functional.normalize(torch.randn(1, 400, 3), dim=2)
+    shading = SphericalHarmonicLight(torch.from_numpy(light)[None]).diffuse(normals, normals)[0]
+    cosine = (normals[0] @ torch.from_numpy(direction)).clamp(min=0)
+    # Nine harmonics keep Lambert's cosine to a few hundredths (Ramamoorthi and Hanrahan 2001).
+    assert (shading[:, 0] - 2 * cosine).abs().max() < 0.15
+    assert torch.allclose(shading[:, 1], shading[:, 0] / 2, atol=1e-5) and not bool(shading[:, 2].any())
+
+
+def test_samples_of_a_photograph_survive_the_folder(model, astronaut, tmp_path):
+    maker = SampleMaker(model)
+    blank = Picture(np.zeros((64, 64, 3), np.uint8))
+    count = write_samples(iter([([Picture(astronaut), blank], [7, 8])]), maker, tmp_path)
+    assert count == 1
+    assert write_samples(iter([([Picture(astronaut)], [9])]), maker, tmp_path) == 2
+    samples = FaceSamples(tmp_path, model)
+    assert samples.groups.tolist() == [7, 9]
+    batch = samples.batch(np.array([0, 1]))
+    assert torch.equal(batch.images[0], batch.images[1])
+    assert batch.truth.known.tolist() == [0.0, 0.0]
+    verts = model.verts(batch.fit.identity, batch.fit.expression)
+    fitted = batch.fit.camera.project(verts[:, model.landmark_verts])[:, 17:]
+    assert torch.allclose(fitted, batch.fit.fitted[:, 17:], atol=1e-3)
+    assert (fitted - batch.fit.landmarks[:, 17:]).norm(dim=2).mean() < 0.02
+    with pytest.raises(ConfigError, match="expected some for the average albedo"):
+        samples.mean_albedo()
+    with pytest.raises(ConfigError, match="were made with the face model"):
+        FaceSamples(tmp_path, replace(model, sha256="0" * 64))
+    with pytest.raises(ConfigError, match=r"expected samples\.json"):
+        FaceSamples(tmp_path / "none", model)
+
+
+def test_settings_name_what_is_missing():
+    with pytest.raises(ConfigError, match=r"face\.synthetic"):
+        TrainMeshnetConfig(network="meshnet")
+    with pytest.raises(ConfigError, match="photographs"):
+        FaceMeshNetSettings(photo_share=0.5)
+    with pytest.raises(ConfigError, match="keep is -1"):
+        FaceLossWeights(keep=-1)
+
+
+@pytest.mark.slow
+def test_least_squares_alone_beats_the_fit_on_faces_it_has_not_seen(model, corrector):
+    # Landmarks that always err the same way: that much is linear.
+    shifted = rendered_samples(model, 80, 11, size=64, bias=0.02)
+    network = small_network(model)
+    samples = InMemory(shifted)
+    start_with_least_squares(network, corrector, samples, np.arange(64))
+    row = validate(
+        network, corrector, samples, np.arange(64, 80), vertex_weights(model), 16, torch.device("cpu"), torch.float32
+    )
+    assert row["val_vertex_mm"] < 0.9 * row["fit_vertex_mm"]
+    assert row["val_pose_deg"] < row["fit_pose_deg"]
+
+
+@pytest.mark.slow
+def test_batches_mix_photographs_in_and_repeat_with_the_seed(model, samples):
+    change, source = FaceAugmentation(model), InMemory(samples)
+    photos = InMemory(replace(samples, truth=replace(samples.truth, known=torch.zeros(6))))
+
+    def epoch(number):
+        return list(batches(source, np.arange(6), photos, np.arange(6), 4, 0.5, change, (0, number, 0)))
+
+    first, again, second = epoch(0), epoch(0), epoch(1)
+    assert len(first) == 3
+    for batch, lit in first:
+        assert batch.truth.known.tolist() == [1.0, 1.0, 0.0, 0.0]
+        assert lit[2:].tolist() == [False, False]
+    assert all(torch.equal(a.images, b.images) for (a, _), (b, _) in zip(first, again, strict=True))
+    assert not all(torch.equal(a.images, b.images) for (a, _), (b, _) in zip(first, second, strict=True))
+    assert len(joined(first[0][0], first[1][0]).fit.identity) == 8
+
+
+@pytest.mark.slow
+def test_a_few_steps_bring_vertices_nearer_and_repeat_themselves(model, corrector, samples, tmp_path):
+    lit = torch.ones(len(samples.images), dtype=torch.bool)
+    loss = FaceLoss(corrector, FaceLossWeights(), 32)
+
+    def steps(state, n):
+        return [train_step(state, corrector, loss, samples, lit, 3e-3, 0.9, torch.float32) for _ in range(n)]
+
+    state = new_state(small_network(model), 0.0)
+    rows = steps(state, 40)
+    assert rows[-2]["vertex"] < 0.9 * rows[0]["vertex"]
+    assert rows[-2]["sigma"] < rows[0]["sigma"]
+    save_checkpoint(state, tmp_path / "state.pt")
+    steps(state, 2)
+    resumed = new_state(small_network(model, seed=9), 0.0)
+    load_checkpoint(resumed, tmp_path / "state.pt")
+    steps(resumed, 2)
+    for a, b in zip(state.average.parameters(), resumed.average.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+def test_photographs_alone_bring_the_rendering_nearer(model, corrector, samples):
+    photos = replace(samples, truth=replace(samples.truth, known=torch.zeros(len(samples.images))))
+    state = new_state(small_network(model), 0.0)
+    weights = FaceLossWeights(photometric=3.0, landmark=0.3, symmetry=0.1, smooth_albedo=0.1, keep=0.1)
+    loss = FaceLoss(corrector, weights, 48)
+    first = copy.deepcopy(state.network)
+    lit = torch.zeros(len(samples.images), dtype=torch.bool)
+    rows = [train_step(state, corrector, loss, photos, lit, 3e-3, 0.9, torch.float32, first) for _ in range(30)]
+    assert rows[-2]["photometric"] < 0.8 * rows[0]["photometric"]
+    assert rows[-2]["keep"] < 1.0
