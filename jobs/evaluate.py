@@ -51,7 +51,7 @@ def pictures(config: EvaluatePicturesConfig) -> int:
 
     from raylib.evaluation.truth import write_pictures
 
-    print(f"{write_pictures(Path(config.truth), Path(config.out))} pictures in {config.out}")
+    print(f"{write_pictures(config.truth, Path(config.out), config.storage_options)} pictures in {config.out}")
     return 0
 
 

@@ -1,6 +1,9 @@
 """Reconstructs the faces of a folder or bucket of photographs: rows, meshes, textures, previews and a report.
 
-Example: python jobs/reconstruct.py --input photos --output out --faces.hog_upsample 1
+Examples:
+    python jobs/reconstruct.py --input photos --output out
+    python jobs/reconstruct.py --input s3://bucket/portraits --output s3://bucket/meshes --dry-run
+    python jobs/reconstruct.py --input photos --output out --faces.hog-upsample 1 --retry failed
 """
 
 from raylib.cli import main
@@ -18,5 +21,14 @@ def run(config: ReconstructConfig) -> int:
     return status
 
 
+def plan(config: ReconstructConfig) -> None:
+    """Says what a run would do."""
+    from rich.console import Console
+
+    from raylib.reconstruction.plan import print_plan
+
+    print_plan(config, Console())
+
+
 if __name__ == "__main__":
-    main(run, ReconstructConfig, __doc__ or "")
+    main(run, ReconstructConfig, __doc__ or "", plan=plan)

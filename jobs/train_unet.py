@@ -1,4 +1,9 @@
-"""Trains the face segmentation network: `jobs/train_unet.py --config configs/unet_small.yaml --data.fasseg DIR`."""
+"""Trains the face segmentation network.
+
+Examples:
+    python jobs/train_unet.py --config configs/unet_small.yaml --data.fasseg DIR --data.celebamask DIR
+    python jobs/report.py --input OUT    a page with its curves, afterwards
+"""
 
 from __future__ import annotations
 

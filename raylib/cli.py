@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from raylib.errors import ConfigError, RaylibError
 
@@ -51,6 +55,29 @@ class _OneSentenceParser(ArgumentParser):
         self.exit(2, f"{self.prog}: error: {text}\n")
 
 
+class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of examples, and adds type and default to each option."""
+
+
+def _gathered(config_class: type, words: Sequence[str]) -> list[str]:
+    """Lets `--compare a b` stand for `--compare '["a", "b"]'` where an option takes a list of texts."""
+    lists = {name for name, hint in get_type_hints(config_class).items() if "list[str]" in str(hint)}
+    out: list[str] = []
+    at = 0
+    while at < len(words):
+        out.append(words[at])
+        at += 1
+        if out[-1].removeprefix("--") not in lists or not out[-1].startswith("--"):
+            continue
+        end = at
+        while end < len(words) and not words[end].startswith("--"):
+            end += 1
+        if end - at > 1:
+            out.append(json.dumps(list(words[at:end])))
+            at = end
+    return out
+
+
 def parse(config_class: type[C], description: str, argv: Sequence[str] | None = None) -> C:
     """Returns an instance of `config_class` from the command line.
 
@@ -62,28 +89,53 @@ def parse(config_class: type[C], description: str, argv: Sequence[str] | None = 
         description: text above the options in `--help`.
         argv: words to parse; the process's own by default.
     """
-    parser = _OneSentenceParser(description=description)
+    return _parsed(config_class, description, argv)[0]
+
+
+def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None) -> tuple[C, str | None]:
+    """Returns the configuration, and with --dry-run what it is as YAML."""
+    set_parsing_settings(add_print_completion_argument=True)
+    needed = [f.name for f in fields(config_class) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
+    usage = " ".join(["%(prog)s", *(f"--{name} {name.upper()}" for name in needed), "[OPTIONS]"])
+    parser = _OneSentenceParser(description=description, formatter_class=_Help, usage=usage)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
+    parser.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
     parser.add_class_arguments(config_class, as_group=False)
-    raw = parser.parse_args(_underscored(sys.argv[1:] if argv is None else argv))
+    words = _underscored(sys.argv[1:] if argv is None else argv)
+    raw = parser.parse_args(_gathered(config_class, words))
     raw.pop("config", None)
+    dry_run = raw.pop("dry_run")
     try:
         values: dict[str, Any] = parser.instantiate_classes(raw).as_dict()
-        return config_class(**values)
+        config = config_class(**values)
     except ConfigError as error:
         parser.error(str(error))
+    return config, yaml.safe_dump(raw.as_dict(), sort_keys=False) if dry_run else None
 
 
 def main(
-    run: Callable[[C], int], config_class: type[C], description: str, argv: Sequence[str] | None = None
+    run: Callable[[C], int],
+    config_class: type[C],
+    description: str,
+    argv: Sequence[str] | None = None,
+    plan: Callable[[C], None] | None = None,
 ) -> NoReturn:
     """Parses the command line, runs the job and exits with its status.
 
+    With --dry-run the settings are printed, then what `plan` has to say, and the job is not run.
+
     The package's own errors are one sentence on stderr; the status is 2 after a `ConfigError`, 1 after another.
     """
-    config = parse(config_class, description, argv)
+    config, dry = _parsed(config_class, description, argv)
     try:
-        status = run(config)
+        if dry is None:
+            status = run(config)
+        else:
+            print(dry, end="")
+            if plan is not None:
+                plan(config)
+            print("dry run: nothing was done")
+            status = 0
     except RaylibError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, ConfigError) else 1

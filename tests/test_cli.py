@@ -1,9 +1,14 @@
 """Command lines: what is valid is parsed, what is not ends in one sentence and exit status 2."""
 
-import pytest
+import shutil
 
-from raylib.cli import parse
-from raylib.config import FaceSettings, ReconstructConfig
+import pytest
+from rich.console import Console
+
+from raylib.cli import main, parse
+from raylib.config import FaceSettings, ReconstructConfig, ReportConfig
+from raylib.reconstruction.plan import print_plan
+from raylib.reconstruction.rows import to_parquet
 
 BASE = ["--input", "in", "--output", "out"]
 
@@ -69,3 +74,46 @@ def test_help_explains_every_option(capsys):
         "default: 30.0",
     ):
         assert words in text
+
+
+def test_lists_take_several_words():
+    assert parse(ReportConfig, "", ["--compare", "a", "b c", "--page-mb", "3"]).compare == ["a", "b c"]
+    assert parse(ReportConfig, "", ["--compare", '["a", "b"]']).compare == ["a", "b"]
+    got = parse(ReconstructConfig, "", ["--input", "a", "b", "--output", "out", "--include", "*.jpg"])
+    assert got.input == ["a", "b"] and got.include == ["*.jpg"]
+
+
+def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys, photographs):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("new.png", "<b>.png", "known.png"):
+        shutil.copyfile(photographs / "astronaut.png", folder / name)
+    rows = [{"image_uri": str(folder / "known.png"), "status": "ok"}]
+    (tmp_path / "out" / "faces").mkdir(parents=True)
+    (tmp_path / "out" / "faces" / "part-0.parquet").write_bytes(to_parquet(rows))
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--input", str(folder), "--output", str(tmp_path / "out"), "--write-obj", "false", "--dry-run"]
+    with pytest.raises(SystemExit) as caught:
+        main(lambda config: pytest.fail("it ran"), ReconstructConfig, "", words, lambda c: print_plan(c, Console()))
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert f"would do  {folder}/<b>.png\nwould do  {folder}/new.png\n3 images, 2 to do, 1 done already" in out
+    assert "write_obj: false" in out and "would write faces/*.parquet, GLB, previews, report.html" in out
+    assert out.endswith("dry run: nothing was done\n") and sorted(tmp_path.rglob("*")) == before
+
+
+def test_help_begins_with_what_is_needed_and_keeps_the_lines_of_examples(capsys):
+    with pytest.raises(SystemExit):
+        parse(ReconstructConfig, "Does it.\n\nExamples:\n    one\n    two\n", ["--help"])
+    out = capsys.readouterr().out
+    assert out.startswith("usage: ") and "--input INPUT --output OUTPUT [OPTIONS]" in out.partition("\n")[0]
+    assert "Examples:\n    one\n    two\n" in out and "--dry_run" in out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_tab_completion(shell, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(ReconstructConfig, "", ["--print_completion", f"shtab-{shell}"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "--faces.detector" in out and "hog_then_cnn" in out

@@ -329,6 +329,7 @@ def _rest(camera: Camera):
     return camera.focal_px, camera.principal_px
 
 
+@pytest.mark.slow
 def test_the_distance_of_features_of_the_same_picture_is_nothing(shared_data):
     from raylib.evaluation.appearance import VGG_LAYERS
     from raylib.networks.vgg import load_vgg
@@ -342,6 +343,7 @@ def test_the_distance_of_features_of_the_same_picture_is_nothing(shared_data):
     assert wrong > 10 * right
 
 
+@pytest.mark.slow
 def test_constancy_is_told_from_one_face_in_eight_lights():
     faces = [some_face(f"a{i}", some_light(i)) for i in range(8)] + [some_face("b0", albedo=some_albedo(4))]
     judge = AppearanceJudge()
@@ -357,6 +359,7 @@ def test_constancy_is_told_from_one_face_in_eight_lights():
     assert report["methods"]["right"]["albedo"]["ratio"]["value"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_groups_by_tone_hold_each_face_once():
     tones = [(0.6, 0.42, 0.33), (0.5, 0.3, 0.22), (0.08, 0.045, 0.03)]
     faces = [some_face(f"{i}{j}", albedo=some_albedo(i, t)) for i, t in enumerate(tones) for j in range(2)]

@@ -51,7 +51,7 @@ def truth(tmp_path_factory) -> Path:
 def write_rows(folder: Path, truth: Path, left_out: int = 0, **changes) -> Path:
     """Writes a reconstruction that knows the truth, as rows of the job; `changes` compute columns of a face."""
     rows = []
-    for face in list(known_faces(truth, 100))[left_out:]:
+    for face in list(known_faces(str(truth), 100))[left_out:]:
         camera = face.photo.camera
         row = {
             "image_uri": f"pictures/{face.name}.png",
@@ -153,10 +153,10 @@ def test_appearance_of_rows_against_synthetic_truth(truth, tmp_path):
 
 @pytest.mark.slow
 def test_pictures_are_the_rows_bytes_and_their_faces_are_found_again(truth, tmp_path):
-    assert write_pictures(truth, tmp_path) == 3 * SHOTS
+    assert write_pictures(str(truth), tmp_path) == 3 * SHOTS
     files = sorted(tmp_path.iterdir())
     hashes = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    faces = list(known_faces(truth, 100))
+    faces = list(known_faces(str(truth), 100))
     assert {face.keys[-1] for face in faces} == hashes
     assert {file.stem for file in files} == {face.name for face in faces}
     assert len({face.appearance.person for face in faces}) == 3
@@ -165,7 +165,7 @@ def test_pictures_are_the_rows_bytes_and_their_faces_are_found_again(truth, tmp_
 @pytest.mark.slow
 def test_known_faces_are_what_the_generator_made(truth):
     (made,) = SyntheticDataset(str(truth)).batches(100)
-    for i, face in enumerate(known_faces(truth, 700)):
+    for i, face in enumerate(known_faces(str(truth), 700)):
         assert face.name == str(made.seeds[i])
         np.testing.assert_array_equal(face.photo.image, made.image[i])
         np.testing.assert_array_equal(face.appearance.labels, made.labels[i])
@@ -183,6 +183,6 @@ def test_rows_of_another_job_are_one_sentence(tmp_path):
     (tmp_path / "faces").mkdir()
     pq.write_table(pa.table({"a": [1]}), tmp_path / "faces" / "x.parquet")
     with pytest.raises(ConfigError, match=r"holds no rows of jobs/synthesize\.py"):
-        list(known_faces(tmp_path, 100))
-    with pytest.raises(ConfigError, match=r"holds no rows of jobs/reconstruct\.py"):
-        ResultsFolder("x", tmp_path)
+        list(known_faces(str(tmp_path), 100))
+    with pytest.raises(ConfigError, match=r"hold no rows of jobs/reconstruct\.py"):
+        ResultsFolder("x", str(tmp_path))

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
-from k8s_manifests import K8S, KUBECTL, OPTIONS, OVERLAYS, ROOT, kustomize, named, places, pod_templates
+from k8s_manifests import K8S, KUBECTL, OPTIONS, OVERLAYS, ROOT, build, kustomize, named, places, pod_templates
 
 README = (K8S / "README.md").read_text()
 KINDS = {
@@ -185,3 +185,13 @@ def test_five_commands_each():
     for title in ("Five commands: a laptop", "Five commands: GPUs and a bucket"):
         section = README.split(f"## {title}\n")[1]
         assert len(re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0].splitlines()) == 5
+
+
+@pytest.mark.parametrize(("overlay", "seconds"), [("cpu", 0.188), ("gpu", 0.144), ("gpu-autoscale", 0.144)])
+def test_the_rates_follow_from_the_settings(overlay, seconds):
+    settings = yaml.safe_load(named(build(overlay), "ConfigMap", "physface-settings")["data"]["reconstruct.yaml"])
+    rate = round(min(settings["detect_actors"] / 0.038, settings["reconstruct_actors"] / seconds))
+    (row,) = re.findall(
+        rf"(?m)^\| `{overlay}`(?:, all there)? \| (\d+): \d+ \| (\d+) / {seconds} = \d+ \| (\d+) \|", README
+    )
+    assert [int(value) for value in row] == [settings["detect_actors"], settings["reconstruct_actors"], rate]

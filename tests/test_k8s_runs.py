@@ -20,7 +20,7 @@ from test_celebamask import write_palette
 from jobs.demo import write_photographs
 from raylib.segmentation import load_weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 PHOTOGRAPHS = {"fasseg_versions": ["V3"], "fasseg_test": ["V3/01"], "celebamask_test": 2, "celebamask_validation": 2}
 SMALLER = {
@@ -43,6 +43,49 @@ SMALLER = {
     "synthesize.yaml": {"count": 6, "rows_per_part": 3, "settings": {"size_px": 64}, "contact_sheet": 0},
 }
 """What the trainings of the tests change in the settings of a cluster: they are to end in seconds."""
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[tuple[dict[str, str], Any]]:
+    """An S3 server on loopback: what the Secret physface-s3 and the address say, and its filesystem."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    secret = {"AWS_ACCESS_KEY_ID": "access", "AWS_SECRET_ACCESS_KEY": "a-secret-that-must-not-show"}
+    address = {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+    filesystem = fsspec.filesystem(
+        "s3", key=secret["AWS_ACCESS_KEY_ID"], secret=secret["AWS_SECRET_ACCESS_KEY"],
+        client_kwargs={"endpoint_url": address["AWS_ENDPOINT_URL"], "region_name": "eu-central-1"},
+    )  # fmt: skip
+    filesystem.makedirs("physface-example", exist_ok=True)
+    yield secret | address, filesystem
+    server.stop()
+
+
+def test_reconstruct_from_bucket_to_bucket_with_gpu_nodes(bucket, tmp_path):
+    credentials, filesystem = bucket
+    documents = build("gpu")
+    write_photographs(tmp_path / "photographs")
+    for path in (tmp_path / "photographs").iterdir():
+        filesystem.pipe(f"physface-example/portraits/{path.name}", path.read_bytes())
+    write_settings(documents, tmp_path / "settings")
+    job = named(documents, "RayJob", "reconstruct")
+    assert [node["GPU"] for node in nodes(cluster_spec(job))] == [0, 1, 1]
+    cluster = LocalCluster(job, tmp_path, places(documents) | credentials)
+    try:
+        log = cluster.submit(job, tmp_path / "settings")
+    finally:
+        cluster.stop()
+    record = filesystem.cat("physface-example/faces/run.json").decode()
+    assert json.loads(record)["images"] == 5 and json.loads(record)["config"]["gpus_per_actor"] == 0.08
+    assert credentials["AWS_SECRET_ACCESS_KEY"] not in record + log
+    parts = filesystem.ls("physface-example/faces/faces", detail=False)
+    rows = [row for part in parts for row in pq.read_table(io.BytesIO(filesystem.cat(part))).to_pylist()]
+    assert {row["image_uri"] for row in rows} == {
+        f"s3://physface-example/portraits/{path.name}" for path in (tmp_path / "photographs").iterdir()
+    }
+    done = [row for row in rows if row["status"] == "ok"]
+    assert done and all(filesystem.size(f"physface-example/faces/{row['glb_uri']}") > 0 for row in done)
 
 
 @pytest.fixture(scope="module")
@@ -105,46 +148,3 @@ def test_synthesize(laptop):
     parts = sorted((data / "synthetic" / "faces").glob("*.parquet"))
     assert len(parts) == 2 and sum(pq.read_metadata(part).num_rows for part in parts) == 6
     assert "6 faces in" in log
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[tuple[dict[str, str], Any]]:
-    """An S3 server on loopback: what the Secret physface-s3 and the address say, and its filesystem."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    secret = {"AWS_ACCESS_KEY_ID": "access", "AWS_SECRET_ACCESS_KEY": "a-secret-that-must-not-show"}
-    address = {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
-    filesystem = fsspec.filesystem(
-        "s3", key=secret["AWS_ACCESS_KEY_ID"], secret=secret["AWS_SECRET_ACCESS_KEY"],
-        client_kwargs={"endpoint_url": address["AWS_ENDPOINT_URL"], "region_name": "eu-central-1"},
-    )  # fmt: skip
-    filesystem.makedirs("physface-example", exist_ok=True)
-    yield secret | address, filesystem
-    server.stop()
-
-
-def test_reconstruct_from_bucket_to_bucket_with_gpu_nodes(bucket, tmp_path):
-    credentials, filesystem = bucket
-    documents = build("gpu")
-    write_photographs(tmp_path / "photographs")
-    for path in (tmp_path / "photographs").iterdir():
-        filesystem.pipe(f"physface-example/portraits/{path.name}", path.read_bytes())
-    write_settings(documents, tmp_path / "settings")
-    job = named(documents, "RayJob", "reconstruct")
-    assert [node["GPU"] for node in nodes(cluster_spec(job))] == [0, 1, 1]
-    cluster = LocalCluster(job, tmp_path, places(documents) | credentials)
-    try:
-        log = cluster.submit(job, tmp_path / "settings")
-    finally:
-        cluster.stop()
-    record = filesystem.cat("physface-example/faces/run.json").decode()
-    assert json.loads(record)["images"] == 5 and json.loads(record)["config"]["gpus_per_actor"] == 0.08
-    assert credentials["AWS_SECRET_ACCESS_KEY"] not in record + log
-    parts = filesystem.ls("physface-example/faces/faces", detail=False)
-    rows = [row for part in parts for row in pq.read_table(io.BytesIO(filesystem.cat(part))).to_pylist()]
-    assert {row["image_uri"] for row in rows} == {
-        f"s3://physface-example/portraits/{path.name}" for path in (tmp_path / "photographs").iterdir()
-    }
-    done = [row for row in rows if row["status"] == "ok"]
-    assert done and all(filesystem.size(f"physface-example/faces/{row['glb_uri']}") > 0 for row in done)

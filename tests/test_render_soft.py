@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from pytorch3d.renderer.blending import BlendParams, softmax_rgb_blend
@@ -9,8 +10,9 @@ from raylib.camera import Camera, rotation_from_euler_deg
 from raylib.errors import ConfigError
 from raylib.lighting import PhongLight, SphericalHarmonicLight, self_shadow_transfer
 from raylib.mesh import boundary_edges, vertex_normals
-from raylib.render import SoftRenderer, SoftSettings, pytorch3d_backend, rasterize
+from raylib.render import SoftRenderer, SoftSettings, fast_vertex_normals, pytorch3d_backend, rasterize
 from raylib.render.pytorch3d_backend import rasterize_pixel_verts
+from raylib.render.soft import even_bands
 
 SIZE = (48, 64)
 
@@ -185,6 +187,31 @@ def test_alpha_does_not_leak_inside_the_surface():
     alpha = render(leaves, faces).alpha[0]
     assert alpha[18:30, 24:40].min() == 1.0
     assert alpha[0, 0] == 0.0
+
+
+def test_fast_normals_and_their_gradient_equal_double_precision():
+    leaves, faces = scene(3, noise=0.05)
+    g = torch.Generator().manual_seed(2)
+    verts = torch.cat([leaves["verts"], torch.full((3, 1, 3), 7.0)], dim=1)  # the last vertex has no face
+    weight = torch.randn(verts.shape, generator=g)
+    results = []
+    for function, dtype in ((fast_vertex_normals, torch.float32), (vertex_normals, torch.float64)):
+        leaf = verts.detach().to(dtype, copy=True).requires_grad_()
+        normals = function(leaf, faces)
+        (normals * weight.to(dtype)).sum().backward()
+        results.append((normals.detach(), leaf.grad))
+    (ours, our_grad), (exact, exact_grad) = results
+    assert (ours - exact).abs().max() <= 1e-5
+    assert (our_grad - exact_grad).norm() <= 1e-5 * exact_grad.norm()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_rows_are_shared_out_without_gap_or_overlap(threads):
+    boxes = np.array([[0, 9, 3, 7], [0, -1, 0, -1], [2, 2, 0, 31]], np.int32)
+    bands = even_bands(boxes, 32, threads)
+    assert bands[0] == 0 and bands[-1] == 32 and (np.diff(bands) >= 0).all() and len(bands) == threads + 1
+    nothing = even_bands(np.array([[0, -1, 0, -1]], np.int32), 32, threads)
+    assert nothing[0] == 0 and nothing[-1] == 32 and (np.diff(nothing) >= 0).all()
 
 
 def test_the_background_shows_where_there_is_no_face():

@@ -171,7 +171,7 @@ def test_privacy_keeps_pixels_out(tmp_path, privacy, photographs):
     html = report(write_run(output, rows, privacy=privacy))
     for face in block(html, "pack-faces0"):
         assert "photo" not in face and "texture" not in face
-    for thumb in block(html, "pack-thumbs0"):
+    for (thumb,) in block(html, "pack-thumbs0"):
         picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(thumb)))).astype(int)
         assert np.ptp(picture, axis=2).max() < 8  # grey clay
 

@@ -192,7 +192,8 @@ def test_light_turns_with_the_head():
         turned = draw_light(random_for(n, "light"), R)
         want = rotate_sh(torch.from_numpy(still.sh)[None], torch.from_numpy(R).float()[None])[0].numpy()
         assert np.abs(turned.sh - want).max() < 2e-4
-        assert np.abs(turned.lamp_direction - R @ still.lamp_direction).max() < 1e-5
+        if still.lamp_color.any():
+            assert np.abs(turned.lamp_direction - R @ still.lamp_direction).max() < 1e-5
 
 
 def test_a_narrow_lobe_shines_as_its_colour():
@@ -271,17 +272,17 @@ def test_settings_that_cannot_be():
 @pytest.fixture(scope="module")
 def people():
     settings = SynthesisSettings(size_px=256)
-    return FaceSynthesizer("prior", settings)(seeds_of("validation", 60))
+    return FaceSynthesizer("prior", settings)(seeds_of("validation", 40))
 
 
 @pytest.mark.slow
-def test_a_detector_sees_faces(people):
+def test_a_detector_sees_faces():
     import dlib
 
+    settings = SynthesisSettings(size_px=256, yaw_deg=30, pitch_deg=15, roll_deg=15)
+    faces = FaceSynthesizer("prior", settings)(seeds_of("validation", 72, 1000))
     detector = dlib.get_frontal_face_detector()
-    frontal = np.flatnonzero((np.abs(people.pose_deg) <= 30).all(1))
-    found = [len(detector(np.ascontiguousarray(people.image[i]), 1)) > 0 for i in frontal]
-    assert len(found) >= 30
+    found = [len(detector(np.ascontiguousarray(image), 1)) > 0 for image in faces.image]
     assert np.mean(found) >= 0.95
 
 

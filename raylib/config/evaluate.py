@@ -33,10 +33,10 @@ class FacesToJudge:
     """What both evaluations of reconstructions are told.
 
     Attributes:
-        truth: folder of known faces: Parquet shards of jobs/synthesize.py; for shapes also OBJ and PLY files with
-            .landmarks files beside them (docs/evaluation.md).
+        truth: known faces: folder or URI of jobs/synthesize.py's output; for shapes also a folder of OBJ and PLY
+            files with .landmarks files beside them (docs/evaluation.md).
         out: folder for tables and pictures.
-        results: folders of reconstructions, each the output of jobs/reconstruct.py or meshes with .landmarks files;
+        results: reconstructions, each an output of jobs/reconstruct.py or a folder of meshes with .landmarks files;
             NAME=FOLDER gives the method's name in the tables.
         landmarks: what baselines and the pose of the mean face start from: `detected` by dlib in the pictures, or
             the `true` ones.
@@ -48,6 +48,7 @@ class FacesToJudge:
         worst: worst cases of each method to draw.
         seed: of noise and bootstrap.
         threads: processor threads; 0 leaves the choice to PyTorch.
+        storage_options: arguments of the fsspec filesystem of a remote truth and remote results.
     """
 
     truth: str
@@ -62,6 +63,7 @@ class FacesToJudge:
     worst: int = 4
     seed: int = 0
     threads: int = 0
+    storage_options: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "results", _as_list(self.results))
@@ -137,10 +139,12 @@ class EvaluatePicturesConfig:
     Attributes:
         truth: output of jobs/synthesize.py.
         out: folder for the pictures, each named after its seed.
+        storage_options: arguments of the fsspec filesystem of a remote truth.
     """
 
     truth: str
     out: str
+    storage_options: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(bool(self.truth), "truth", self.truth, "a folder")

@@ -84,7 +84,8 @@ class PaperSettings:
         composite: "over" blends faces with the background by their coverage, so that a loss on colours moves
             silhouettes; "softmax" is PyTorch3D's blend, which the paper used.
         distance: of the camera from the template's centre, in the template's unit.
-        fov_deg: field of view.
+        fov_deg: field of view. The paper names no camera; the defaults see a template of radius 1 as wide as the
+            picture, since the chamfer term keeps the hemisphere from growing over a face that is wider.
         ambient: light from everywhere; the rest of the light comes from the camera's side.
     """
 
@@ -95,8 +96,8 @@ class PaperSettings:
     sigma_px2: float = 0.2
     first_sigma_px2: float = 0.2
     composite: Literal["over", "softmax"] = "over"
-    distance: float = 2.7
-    fov_deg: float = 60.0
+    distance: float = 5.0
+    fov_deg: float = 24.0
     ambient: float = 0.5
 
     def __post_init__(self) -> None:
@@ -144,7 +145,7 @@ class TrainMeshnetConfig(TrainRun):
     steps_per_epoch: int = 0
     images_per_worker: int = 8
     accumulate: int = 1
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     decay_last: float = 0.1
     checkpoint_epochs: int = 1
     strip_epochs: int = 2

@@ -214,7 +214,12 @@ class AppearanceJudge:
         Args:
             prediction: the reconstruction.
             face: the truth in the prior's topology, with picture, camera, albedo and light.
+
+        Raises:
+            ValueError: a vertex is not finite, or another topology than the prior's cannot be laid onto the truth.
         """
+        if not np.isfinite(prediction.verts).all():
+            raise ValueError("it has vertices that are not finite")
         photo, true = face.photo, face.appearance
         assert photo is not None and photo.camera is not None and true is not None
         figures = dict.fromkeys(FIGURES, float("nan"))

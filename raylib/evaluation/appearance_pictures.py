@@ -23,6 +23,7 @@ PANELS = (
 """The columns: up to factors what should be alike stands side by side."""
 
 _BACKGROUND = 0.94
+_BEHIND_SPHERES = 0.55
 
 
 class AppearanceSheet:
@@ -71,7 +72,7 @@ def sphere_picture(
     inside = x**2 + y**2 < 1
     normals = np.stack([x, y, -np.sqrt(np.maximum(1 - x**2 - y**2, 0))], axis=-1)[inside]
     linear = shade(normals @ camera.R[0].double().numpy())
-    image = np.full((PANEL_PX, PANEL_PX, 3), _BACKGROUND)
+    image = np.full((PANEL_PX, PANEL_PX, 3), _BEHIND_SPHERES)
     image[inside] = to_srgb(0.9 * linear / max(float(linear.max()), 1e-9))
     return image
 
@@ -92,9 +93,13 @@ def _row(face: TrueFace, prediction: Prediction, errors: AppearanceErrors) -> UI
         if name in ("true light", "light"):
             panels.append(to_bytes(true if name == "true light" else mine))
             continue
-        drawing = errors.pictures[name]
-        image = np.where(drawing.mask[..., None], drawing.image, _BACKGROUND)
-        image = drawing.image if name == "reprojection" else image
+        drawing = errors.pictures.get(name)
+        if drawing is None:  # nothing of the reconstruction is in the picture
+            panels.append(np.full((PANEL_PX, PANEL_PX, 3), round(255 * _BACKGROUND), np.uint8))
+            continue
+        image = drawing.image
+        if name != "reprojection":
+            image = np.where(drawing.mask[..., None], image, _BACKGROUND)
         panel = Image.fromarray(to_bytes(image))
         panels.append(np.asarray(panel.resize((PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR)))
     return np.concatenate(panels, axis=1)

@@ -101,6 +101,12 @@ def _with_ratio(figure: dict[str, Any], scaled: dict[str, Any]) -> str:
     return "-" if figure["value"] is None else f"{text(scaled, 1)} ({text(figure['ratio'], 2)})"
 
 
+def _spread(spread: dict[str, float | None]) -> list[str]:
+    """Returns the differences between classes in the columns of the table by skin tone."""
+    digits = {"psnr": (1, 2), "albedo": (100, 1), "tone_deg": (1, 1), "sphere": (100, 1), "unseen_psnr": (1, 2)}
+    return ["-" if (v := spread[key]) is None else f"{f * v:.{d}f}" for key, (f, d) in digits.items()]
+
+
 def markdown(report: dict[str, Any]) -> str:
     """Returns the report as Markdown tables."""
     methods = report["methods"]
@@ -166,5 +172,6 @@ def markdown(report: dict[str, Any]) -> str:
             shares = [text(m["psnr"], 2), text(_percent(m["albedo"]), 1), text(m["tone_deg"], 1)]
             shares += [text(_percent(m["sphere"]), 1), text(m["unseen_psnr"], 2)]
             rows.append([name, tone, str(m["faces"]), *shares])
+        rows.append([name, "largest minus smallest", "", *_spread(groups["spread"])])
     lines += _table([*head, "unseen light, dB"], rows)
     return "\n".join(lines)

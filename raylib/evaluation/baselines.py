@@ -125,6 +125,9 @@ class EosBaseline:
         sfm: path of sfm_shape_3448.bin; its companions lie beside it.
         landmarks: where landmarks come from.
 
+    Attributes:
+        to_canonical: similarity from eos's frame to canonical face space.
+
     Raises:
         ConfigError: eos is not installed, or a file is missing.
     """
@@ -155,7 +158,21 @@ class EosBaseline:
         except RuntimeError as error:
             raise ConfigError(f"sfm {str(sfm)!r} and the files beside it do not serve eos: {error}") from error
         mean = np.array(shape.get_mean(), dtype=np.float64).reshape(-1, 3)
-        self._to_canonical = similarity(mean, self._model.mean.double().numpy())
+        self.to_canonical = similarity(mean, self._model.mean.double().numpy())
+
+    def fit(self, landmarks: Float[np.ndarray, "68 2"], width: int, height: int) -> tuple[np.ndarray, Any]:
+        """Returns eos's vertices (3448, 3) in its own frame, and its rendering parameters.
+
+        Args:
+            landmarks: in pixels.
+            width: of the picture.
+            height: of the picture.
+        """
+        points = [self._eos.core.Landmark(str(i + 1), p.astype(np.float32)) for i, p in enumerate(landmarks)]
+        mesh, rendering, _, _ = self._eos.fitting.fit_shape_and_pose(
+            self._morphable, points, self._mapper, width, height, self._topology, self._contour, self._model_contour
+        )
+        return np.array(mesh.vertices, dtype=np.float64)[:, :3], rendering
 
     def __call__(self, face: TrueFace) -> Prediction | None:
         """Returns eos's face in canonical space, with a camera whose rotation is eos's."""
@@ -163,13 +180,8 @@ class EosBaseline:
         if marks is None or face.photo is None:
             return None
         height, width = face.photo.image.shape[:2]
-        eos = self._eos
-        points = [eos.core.Landmark(str(i + 1), p.astype(np.float32)) for i, p in enumerate(marks)]
-        mesh, rendering, _, _ = eos.fitting.fit_shape_and_pose(
-            self._morphable, points, self._mapper, width, height, self._topology, self._contour, self._model_contour
-        )
-        scale, turn, shift = self._to_canonical
-        raw = np.array(mesh.vertices, dtype=np.float64)[:, :3]
+        raw, rendering = self.fit(marks, width, height)
+        scale, turn, shift = self.to_canonical
         verts = scale * raw @ turn.T + shift
         # eos's camera is a scaled orthography that looks along -z with y up. Seen from far away a perspective camera
         # is the same; far away is a thousand times the face's size.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
@@ -21,6 +20,8 @@ from raylib.evaluation.faces import Prediction, TrueFace
 from raylib.evaluation.scans import landmark_files, read_landmarked
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel, load_prior
+from raylib.reconstruction.storage import Location
+from raylib.reconstruction.table import parts
 
 Array = NDArray[Any]
 
@@ -29,39 +30,48 @@ _COLUMNS = (
     *("focal_px", "principal_px", "landmarks_68", "albedo", "vertex_colors", "light_sh"),
 )
 
+_ON_EDGE = 1e-9  # barycentric; a ray through a vertex must not slip between its triangles
+
 
 class ResultsFolder:
     """A method by what it left in a folder.
 
     Args:
         name: of the method.
-        folder: output of `jobs/reconstruct.py`, or a folder of meshes with .landmarks files.
+        uri: output of `jobs/reconstruct.py`, local or remote, or a local folder of meshes with .landmarks files.
+        storage_options: arguments of a remote output's fsspec filesystem.
 
     Raises:
         ConfigError: the folder holds neither, or a file of it cannot be read.
     """
 
-    def __init__(self, name: str, folder: Path):
+    def __init__(self, name: str, uri: str, storage_options: Mapping[str, Any] | None = None):
         self.name = name
-        self._by_key: dict[str, Prediction | None] = {}
-        parts = sorted(folder.glob("faces/*.parquet"))
-        found = _from_rows(folder, parts) if parts else _from_meshes(folder)
-        for keys, prediction in found:
-            for key in keys:
+        output = Location(uri, storage_options or {})
+        self._by_hash: dict[str, Prediction] = {}
+        self._by_name: dict[str, Prediction | None] = {}
+        found = _from_rows(output) if output.list_files("faces", ".parquet") else _from_meshes(Path(output.path))
+        for digest, names, prediction in found:
+            if digest:
+                self._by_hash.setdefault(digest, prediction)
+            for key in names:
                 # Two faces of one name, say IMG_1.jpg of two folders, are not told apart by it.
-                self._by_key[key] = None if key in self._by_key else prediction
-        if not self._by_key:
+                self._by_name[key] = None if key in self._by_name else prediction
+        if not self._by_name:
             raise ConfigError(
-                f"results {str(folder)!r} hold no reconstructed face, expected faces/*.parquet of "
+                f"results {uri!r} hold no reconstructed face, expected faces/*.parquet of "
                 "jobs/reconstruct.py with status ok, or OBJ and PLY files with .landmarks files"
             )
 
     def __call__(self, face: TrueFace) -> Prediction | None:
         """Returns the reconstruction that one of the face's keys names."""
-        return next((p for key in face.keys if (p := self._by_key.get(key)) is not None), None)
+        by_hash = (self._by_hash.get(key) for key in face.keys)
+        by_name = (self._by_name.get(key) for key in face.keys)
+        return next((prediction for prediction in (*by_hash, *by_name) if prediction is not None), None)
 
 
-def _from_meshes(folder: Path) -> Iterator[tuple[tuple[str, ...], Prediction]]:
+def _from_meshes(folder: Path) -> Iterator[tuple[str, set[str], Prediction]]:
+    """Yields meshes without a hash, but with all their names."""
     if not folder.is_dir():
         raise ConfigError(f"results {str(folder)!r} do not exist, expected a folder")
     prior_faces = load_prior().faces.numpy()
@@ -71,28 +81,28 @@ def _from_meshes(folder: Path) -> Iterator[tuple[tuple[str, ...], Prediction]]:
             raise ConfigError(f"{str(path)!r} belongs to a cloud of points, expected a mesh with triangles")
         same = np.array_equal(mesh.faces, prior_faces)
         keys = {mesh.name, Path(mesh.name).name, *(image.stem for image in mesh.images)}
-        yield tuple(keys), Prediction(mesh.verts, mesh.faces, mesh.landmarks, same)
+        yield "", keys, Prediction(mesh.verts, mesh.faces, mesh.landmarks, same)
 
 
-def _from_rows(folder: Path, parts: list[Path]) -> Iterator[tuple[tuple[str, ...], Prediction]]:
-    """Yields the largest face of each image."""
+def _from_rows(output: Location) -> Iterator[tuple[str, set[str], Prediction]]:
+    """Yields hash and name of each image with its largest face."""
     models: dict[str, LinearFaceModel] = {}
-    for part in parts:
-        try:
-            table = pq.read_table(part, columns=list(_COLUMNS))
-        except (pa.ArrowInvalid, KeyError) as error:
-            raise ConfigError(f"{str(part)!r} holds no rows of jobs/reconstruct.py: {error}") from error
+    try:
+        tables = [table for _, table in parts(output, list(_COLUMNS))]
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise ConfigError(f"results {output.uri!r} hold no rows of jobs/reconstruct.py: {error}") from error
+    for table in tables:
         for row in table.to_pylist():
             if row["status"] != "ok" or row["face_index"] != 0 or row["verts_mm"] is None:
                 continue
             name = row["morphable_model"]
             if name not in models:
-                models[name] = _model(folder, name)
+                models[name] = _model(output, name)
             stem = PurePosixPath(row["image_uri"]).stem
-            yield (row["image_sha256"], stem), row_prediction(row, models[name])
+            yield row["image_sha256"], {stem}, row_prediction(row, models[name])
 
 
-def _model(folder: Path, name: str) -> LinearFaceModel:
+def _model(output: Location, name: str) -> LinearFaceModel:
     """Returns the model whose topology a run's meshes have."""
     if name == "prior":
         return load_prior()
@@ -100,12 +110,12 @@ def _model(folder: Path, name: str) -> LinearFaceModel:
         # The paper's hemisphere: the prior's triangles, but no vertex belongs to a place on the face.
         prior = load_prior()
         return replace(prior, name=name, landmark_verts=torch.full_like(prior.landmark_verts, -1))
-    record = folder / "run.json"
+    record = output.join("run.json")
     try:
-        spec = json.loads(record.read_text())["config"]["morphable_model"]
+        spec = json.loads(output.read_bytes(record))["config"]["morphable_model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{str(record)!r} does not tell where the model {name!r} of its meshes is, expected the record that "
+            f"{record!r} does not tell where the model {name!r} of its meshes is, expected the record that "
             "jobs/reconstruct.py writes last"
         ) from error
     return load_model(spec)
@@ -164,7 +174,7 @@ def points_under(
             u = (-a * p).sum(1) * inverse
             q = np.cross(-a, b - a)
             v, depth = (q @ ray) * inverse, ((c - a) * q).sum(1) * inverse
-            hit = np.flatnonzero((u >= 0) & (v >= 0) & (u + v <= 1) & (depth > 0))
+            hit = np.flatnonzero((np.minimum(u, v) >= -_ON_EDGE) & (u + v <= 1 + _ON_EDGE) & (depth > 0))
         if len(hit):
             f = hit[depth[hit].argmin()]
             corners = verts[faces[f]].astype(np.float64)

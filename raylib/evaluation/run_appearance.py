@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -27,6 +28,8 @@ from raylib.evaluation.truth import known_faces
 from raylib.networks.vgg import load_vgg
 from raylib.provenance import environment
 from raylib.segmentation import FACE_LABELS
+
+_log = logging.getLogger(__name__)
 
 
 class MeanAppearance:
@@ -62,7 +65,7 @@ def judged_faces(config: EvaluateAppearanceConfig) -> Iterator[TrueFace]:
     Raises:
         ConfigError: one of them is not, or there is no truth.
     """
-    for face in islice(known_faces(Path(config.truth), 100), config.max_faces or None):
+    for face in islice(known_faces(config.truth, 100, config.storage_options), config.max_faces or None):
         if face.appearance is None or face.photo is None or face.photo.camera is None:
             raise ConfigError(
                 f"face {face.name!r} of truth {config.truth!r} has no known albedo and light, expected Parquet files "
@@ -114,7 +117,7 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    results = [ResultsFolder(name, Path(path)) for name, path in config.result_folders.items()]
+    results = [ResultsFolder(name, uri, config.storage_options) for name, uri in config.result_folders.items()]
     vgg = load_vgg(config.vgg, VGG_LAYERS) if config.vgg else None
     source = LandmarkSource(config.landmarks, config.landmark_noise_px, config.seed)
     reference = MeanAppearance(mean_albedo(judged_faces(config)), MeanFace(source, config.fov_deg))
@@ -128,7 +131,11 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
             prediction = method(face)
             if prediction is None:
                 continue
-            found = judge(prediction, face)
+            try:
+                found = judge(prediction, face)
+            except ValueError as error:
+                _log.warning("face %s by method %s cannot be judged: %s", face.name, method.name, error)
+                continue
             sheet.add(method.name, face, prediction, found)
             errors[method.name][face.name] = replace(found, pictures={})
             if prediction.albedo is None:

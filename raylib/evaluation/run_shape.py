@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
@@ -14,7 +15,7 @@ import torch
 
 from raylib.config import EvaluateShapeConfig
 from raylib.errors import ConfigError
-from raylib.evaluation.baselines import MeanFace, chosen_methods
+from raylib.evaluation.baselines import chosen_methods
 from raylib.evaluation.faces import Method, Prediction, TrueFace
 from raylib.evaluation.regions import region_points
 from raylib.evaluation.results import ResultsFolder
@@ -24,7 +25,7 @@ from raylib.evaluation.shape_report import by_yaw, markdown, summarise
 from raylib.evaluation.truth import known_faces
 from raylib.provenance import environment
 
-REFERENCE = MeanFace.name
+_log = logging.getLogger(__name__)
 
 
 def evaluate_shapes(
@@ -39,7 +40,7 @@ def evaluate_shapes(
         worst: is shown every case.
 
     Raises:
-        ConfigError: two faces have one name, or a mesh has no landmarks to align it by.
+        ConfigError: two faces have one name.
     """
     errors: dict[str, dict[str, ShapeErrors]] = {method.name: {} for method in methods}
     for face in faces:
@@ -48,20 +49,26 @@ def evaluate_shapes(
         regions = region_points(face)
         for method in methods:
             prediction = method(face)
-            if prediction is not None:
-                found = errors[method.name][face.name] = _errors(method, prediction, face, regions, align)
-                if worst is not None:
-                    worst.add(method.name, Case(face, prediction, found))
+            found = None if prediction is None else _errors(method, prediction, face, regions, align)
+            if prediction is None or found is None:
+                if method is methods[0]:
+                    break  # not even the mean face can be measured: the truth is to blame
+                continue
+            errors[method.name][face.name] = found
+            if worst is not None:
+                worst.add(method.name, Case(face, prediction, found))
     return errors
 
 
 def _errors(
     method: Method, prediction: Prediction, face: TrueFace, regions: dict[str, Any], align: bool
-) -> ShapeErrors:
+) -> ShapeErrors | None:
+    """Returns a face's errors; None, with a line in the log, for a mesh that cannot be measured: it is missing."""
     try:
         return shape_errors(prediction, face, regions, align)
     except ValueError as error:
-        raise ConfigError(f"face {face.name!r} by method {method.name!r} cannot be measured: {error}") from error
+        _log.warning("face %s by method %s cannot be measured: %s", face.name, method.name, error)
+        return None
 
 
 def shape_report(errors: dict[str, dict[str, ShapeErrors]], resamples: int, seed: int) -> dict[str, Any]:
@@ -108,8 +115,10 @@ def run_shape(config: EvaluateShapeConfig) -> dict[str, Any]:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    results: list[Method] = [ResultsFolder(name, Path(path)) for name, path in config.result_folders.items()]
-    faces = known_faces(Path(config.truth), config.scan_points)
+    results: list[Method] = [
+        ResultsFolder(name, uri, config.storage_options) for name, uri in config.result_folders.items()
+    ]
+    faces = known_faces(config.truth, config.scan_points, config.storage_options)
     methods = [*chosen_methods(config), *results]
     worst = WorstCases(config.worst if config.pictures else 0)
     errors = evaluate_shapes(islice(faces, config.max_faces or None), methods, config.align, worst)

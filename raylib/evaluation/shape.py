@@ -65,8 +65,10 @@ def shape_errors(
         align: lay the reconstruction onto the truth; otherwise it is measured where it stands.
 
     Raises:
-        ValueError: too few landmarks are on both sides.
+        ValueError: too few landmarks are on both sides, or a vertex is not finite.
     """
+    if not np.isfinite(prediction.verts).all():
+        raise ValueError("it has vertices that are not finite")
     surface = MeshSurface(prediction.verts, prediction.faces)
     if align:
         error = surface_error(surface, prediction.landmarks, face.scan, face.landmarks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,19 +117,19 @@ _COLUMNS = (
 )
 
 
-def synthetic_set(folder: Path, scan_points: int) -> Iterator[TrueFace]:
+def synthetic_set(uri: str, scan_points: int, storage_options: Mapping[str, Any] | None = None) -> Iterator[TrueFace]:
     """Yields the faces of `jobs/synthesize.py`.
 
     Raises:
         ConfigError: a file holds other rows.
     """
-    dataset = SyntheticDataset(str(folder))
+    dataset = SyntheticDataset(uri, storage_options)
     try:
         for table in dataset.tables(_COLUMNS):
             for row in table.to_pylist():
                 yield _synthetic_face(row, scan_points)
     except (pa.ArrowInvalid, KeyError) as error:
-        raise ConfigError(f"truth {str(folder)!r} holds no rows of jobs/synthesize.py: {error}") from error
+        raise ConfigError(f"truth {uri!r} holds no rows of jobs/synthesize.py: {error}") from error
 
 
 def _synthetic_face(row: dict[str, Any], scan_points: int) -> TrueFace:
@@ -157,14 +157,14 @@ def _synthetic_face(row: dict[str, Any], scan_points: int) -> TrueFace:
     return prior_truth(name, verts, scan_points, photo, keys, appearance)
 
 
-def write_pictures(folder: Path, out: Path) -> int:
+def write_pictures(uri: str, out: Path, storage_options: Mapping[str, Any] | None = None) -> int:
     """Writes the pictures of `jobs/synthesize.py` as files and returns their number.
 
     The bytes are those of the rows, so that a reconstruction of a file is known by its hash.
     """
     count = 0
     out.mkdir(parents=True, exist_ok=True)
-    for table in SyntheticDataset(str(folder)).tables(["seed", "image"]):
+    for table in SyntheticDataset(uri, storage_options).tables(["seed", "image"]):
         for seed, raw in zip(table["seed"].to_pylist(), table["image"].to_pylist(), strict=True):
             suffix = "jpg" if raw[:2] == b"\xff\xd8" else "png"
             (out / f"{seed}.{suffix}").write_bytes(raw)
@@ -172,21 +172,23 @@ def write_pictures(folder: Path, out: Path) -> int:
     return count
 
 
-def known_faces(folder: Path, scan_points: int) -> Iterator[TrueFace]:
+def known_faces(uri: str, scan_points: int, storage_options: Mapping[str, Any] | None = None) -> Iterator[TrueFace]:
     """Returns an iterator over the faces of a folder.
 
     Args:
-        folder: Parquet shards of `jobs/synthesize.py`, or scans with .landmarks files.
+        uri: output of `jobs/synthesize.py`, local or remote, or a local folder of scans with .landmarks files.
         scan_points: points of a synthetic face's scan.
+        storage_options: arguments of a remote truth's fsspec filesystem.
 
     Raises:
         ConfigError: the folder holds neither.
     """
-    if folder.is_dir() and landmark_files(folder):
+    folder = Path(uri).expanduser()
+    if "://" not in uri and landmark_files(folder):
         return scan_set(folder)
-    if list(folder.glob("faces/*.parquet")):
-        return synthetic_set(folder, scan_points)
+    if "://" in uri or any(folder.glob("faces/*.parquet")):
+        return synthetic_set(str(folder) if "://" not in uri else uri, scan_points, storage_options)
     raise ConfigError(
-        f"truth {str(folder)!r} holds no known faces, expected Parquet files of jobs/synthesize.py, or OBJ and PLY "
+        f"truth {uri!r} holds no known faces, expected Parquet files of jobs/synthesize.py, or OBJ and PLY "
         "files with .landmarks files"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,36 +11,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raylib.camera import Camera
-from raylib.canonical import similarity
-from raylib.config import ReconstructConfig
+from raylib.config import PaperSettings, ReconstructConfig
 from raylib.datasets.face_set import reduced
-from raylib.deformation import load_meshnet, network_input
+from raylib.deformation import TrainedMeshnet, load_meshnet, network_input
 from raylib.estimates import FaceBatch, FaceEstimates
-from raylib.mesh import FaceMesh
 from raylib.morphable import LinearFaceModel, load_prior
 from raylib.provenance import sha256
 
-_TEMPLATE_RADIUS_MM = 82.0
-"""Of a template other than the hemisphere; about that of the hemisphere on the mean face."""
+_CROP_MM = 252.0
+"""Width of an aligned crop on the face: four distances between the eyes' centres, 63 mm each."""
+_CROP_TO_EYES_MM = 6.5
+"""How far the eyes are above the crop's centre."""
+_FRONT_MM = 30.0
+"""How far the template's front, where a nose would be, stands before the eyes' corners."""
 
 
-def _placed(template: FaceMesh) -> tuple[float, Float[Tensor, " 3"]]:
-    """Returns scale and shift that bring a template into canonical face space, millimetres.
+def _placed(settings: PaperSettings) -> tuple[float, Float[Tensor, " 3"]]:
+    """Returns scale and shift that bring the template into canonical face space, millimetres.
 
-    The hemisphere shares its triangles with the shipped prior, whose mean face says where each vertex belongs; the
-    paper's network knows neither millimetres nor landmarks.
+    The paper's network knows no millimetres; the crop does, which is as wide as the head needs.
     """
-    prior = load_prior()
-    if not torch.equal(template.faces, prior.faces):
-        return _TEMPLATE_RADIUS_MM, torch.tensor([0.0, -30.0, -_TEMPLATE_RADIUS_MM])
-    scale, _, _ = similarity(template.verts.double().numpy(), prior.mean.double().numpy())
-    return scale, prior.mean.mean(0) - scale * template.verts.mean(0)
+    across = 2 * settings.distance * math.tan(math.radians(settings.fov_deg / 2))
+    scale = _CROP_MM / across
+    return scale, torch.tensor([0.0, -_CROP_TO_EYES_MM, _FRONT_MM - scale])
 
 
-def _model(template: FaceMesh, sha256_of_weights: str) -> LinearFaceModel:
-    """Returns the template as a face model without modes or landmarks."""
-    scale, shift = _placed(template)
-    prior = load_prior()
+def _model(trained: TrainedMeshnet, sha256_of_weights: str) -> LinearFaceModel:
+    """Returns the template as a face model without modes or landmarks.
+
+    The hemisphere shares its triangles with the shipped prior, and so its texture layout and mirror pairs.
+    """
+    template, prior = trained.template, load_prior()
+    scale, shift = _placed(trained.settings)
     same = torch.equal(template.faces, prior.faces)
     none = torch.zeros(0, len(template.verts), 3)
     return LinearFaceModel(
@@ -77,7 +80,7 @@ class PaperMethod:
         path = Path(config.meshnet_weights)
         self._trained = load_meshnet(path)
         self.weights_sha256 = sha256(path)
-        self.model = _model(self._trained.template, self.weights_sha256)
+        self.model = _model(self._trained, self.weights_sha256)
 
     @torch.inference_mode()
     def __call__(self, faces: FaceBatch) -> FaceEstimates:
@@ -87,7 +90,7 @@ class PaperMethod:
         size = trained.network.input_px
         small = [reduced(crop, labels, size) for crop, labels in zip(faces.crops, faces.labels, strict=True)]
         offsets, _ = trained.network(network_input(np.stack([s[0] for s in small]), np.stack([s[1] for s in small])))
-        scale, shift = _placed(trained.template)
+        scale, shift = _placed(trained.settings)
         verts_mm = (trained.template.verts + offsets) * scale + shift
         seen = trained.scene().camera(count)
         # R (x s + t) + T' = s (R x + T): the same rays.

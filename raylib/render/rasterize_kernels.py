@@ -2,12 +2,13 @@
 
 A tile of 8x8 pixels walks its list of faces once. A face is evaluated for one row of a tile at a time, eight pixels
 in one vector register; rows without a candidate are left before the distances to the edges are computed. With one
-face per pixel the tile keeps a depth buffer. With more it keeps, per pixel, a sorted list of 64-bit keys
+face per pixel the tile keeps a depth buffer. With more it keeps, per pixel, a list of 64-bit keys
 
-    depth bits (32) | position in the tile's list (24) | slot of the record (8)
+    depth bits (32) | position in the tile's list (32)
 
-Depths are not negative, so that their bits sort like the numbers, and the position breaks ties by ascending face as
-PyTorch3D does. Insertion moves keys only; the records (distance, barycentric coordinates) stay in their slots.
+and beside each the record of the hit: distance and barycentric coordinates. Depths are not negative, so that their
+bits sort like the numbers, and the position breaks ties by ascending face as PyTorch3D does. The lists are not kept
+in order: only a full one looks for its last key, and in the end a key's place is the number of keys below it.
 
 Equal bits need the reference's order of operations, true divisions, no fused multiply-add, and its mixed precision:
 epsilon is a double, so that the doubled area plus epsilon is rounded once.
@@ -16,7 +17,9 @@ epsilon is a double, so that the doubled area plus epsilon is rounded once.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from raylib.parallel import KERNEL
 from raylib.render.binning import TILE
@@ -35,8 +38,26 @@ _MIN_EDGE_SQUARED = np.float32(MIN_EDGE_SQUARED)
 # A row of a tile is one flat array, eight floats a quantity: one array without aliasing is what vectorises.
 _DEPTH, _BARY0, _BARY1, _BARY2, _DIST, _INSIDE, _X = 0, 8, 16, 24, 32, 40, 48
 _ROW_FLOATS = 56
-_SLOT_MASK = 255
 _LOW_MASK = 0xFFFFFFFF
+_LAST_KEY = np.int64(2**63 - 1)
+_KEYS = 8  # compared at a time
+
+
+@intrinsic
+def _count_below(typing_context, keys, at, key):
+    """How many of eight keys are smaller than this one."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        vector = ir.VectorType(ir.IntType(64), _KEYS)
+        others = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), vector.as_pointer()), align=8)
+        splat = ir.Constant(others.type, ir.Undefined)
+        for lane in range(_KEYS):
+            splat = builder.insert_element(splat, arguments[2], ir.Constant(ir.IntType(32), lane))
+        smaller = builder.bitcast(builder.icmp_signed("<", others, splat), ir.IntType(_KEYS))
+        return builder.zext(builder.ctpop(smaller), ir.IntType(64))
+
+    return types.int64(keys, types.intp, types.int64), generate
 
 
 @njit(**KERNEL)
@@ -169,14 +190,27 @@ def _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, r
 
 
 @njit(**KERNEL)
-def _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows, blur_radius,
-                 perspective, clip, row, row_bits, capacity, keys, records, counts):  # fmt: skip
-    """Nearest `capacity` faces of each pixel of a tile, as sorted keys and records in slots."""
+def _slot_of_last(keys, base, n):
+    """Where the largest of n keys, no two of them equal, stands: two loops that vectorise."""
+    last = keys[base]
+    for k in range(n):
+        last = max(last, keys[base + np.uint64(k)])
+    slot = 0
+    for k in range(n):
+        slot += k if keys[base + np.uint64(k)] == last else 0
+    return slot
+
+
+@njit(**KERNEL)
+def _tile_lists(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows, blur_radius,
+                perspective, clip, row, row_bits, capacity, stride, keys, records, counts,
+                last_slots):  # fmt: skip
+    """Nearest `capacity` faces of each pixel of a tile in any order, as keys and records."""
     soft = blur_radius > _ZERO
     lanes = boxes.shape[1] * 2
     has_twins = twins.shape[0] > 0
     for p in range(TILE * TILE):
-        counts[p] = 0
+        counts[p], last_slots[p] = 0, -1
     for q in range(begin, end):
         f = np.int64(face_lists[q])
         twin = twins[f] if has_twins else np.int64(-1)
@@ -202,35 +236,28 @@ def _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, ri
                 if not (row[_DEPTH + i] >= _ZERO) or not (inside or row[_DIST + i] < blur_radius):
                     continue
                 p = start + i
-                base = p * capacity
+                base = p * stride
                 count = np.int64(counts[p])
-                key = (np.int64(row_bits[_DEPTH + i]) << 32) | ((q - begin) << 8)
-                taken = np.int64(-1)
+                key = (np.int64(row_bits[_DEPTH + i]) << 32) | (q - begin)
+                slot = count
                 if twin >= 0:
                     for k in range(count):
-                        if face_lists[begin + ((keys[base + k] & _LOW_MASK) >> 8)] == twin:
-                            taken = k
-                if taken >= 0:
+                        if face_lists[begin + (keys[base + k] & _LOW_MASK)] == twin:
+                            slot = k
+                if slot < count:
                     # The other half of a clipped face is here already: the half nearer to the pixel stays.
-                    slot = keys[base + taken] & _SLOT_MASK
                     if row[_DIST + i] >= abs(records[(base + slot) * 4]):
                         continue
-                    for k in range(taken, count - 1):
-                        keys[base + k] = keys[base + k + 1]
-                    count -= 1
                 elif count == capacity:
-                    if key >= (keys[base + capacity - 1] & ~_SLOT_MASK):
+                    if last_slots[p] < 0:
+                        last_slots[p] = _slot_of_last(keys, np.uint64(base), capacity)
+                    slot = np.int64(last_slots[p])
+                    if key >= keys[base + slot]:
                         continue
-                    slot = keys[base + capacity - 1] & _SLOT_MASK
-                    count -= 1
+                    last_slots[p] = -1
                 else:
-                    slot = count
                     counts[p] = count + 1
-                key |= slot
-                while count > 0 and keys[base + count - 1] > key:
-                    keys[base + count] = keys[base + count - 1]
-                    count -= 1
-                keys[base + count] = key
+                keys[base + slot] = key
                 at = (base + slot) * 4
                 records[at] = -row[_DIST + i] if inside else row[_DIST + i]
                 records[at + 1] = row[_BARY0 + i]
@@ -269,13 +296,14 @@ def rasterize_tiles(part, parts, face_verts, boxes, face_lists, offsets, twins, 
     height, width = rows.shape[0], columns.shape[0]
     n_tiles = tile_columns * tile_rows
     n_pixels = TILE * TILE
+    stride = (capacity + _KEYS - 1) // _KEYS * _KEYS
     row = np.zeros(_ROW_FLOATS, np.float32)
     row_bits = row.view(np.int32)
     bits = np.empty(1, np.int32)
     bits_as_float = bits.view(np.float32)
-    keys = np.empty(n_pixels * capacity, np.int64)
-    records = np.empty(n_pixels * capacity * 4, np.float32)
-    counts = np.zeros(n_pixels, np.int32)
+    keys = np.empty(n_pixels * stride, np.int64)
+    records = np.empty(n_pixels * stride * 4, np.float32)
+    counts, last_slots = np.zeros(n_pixels, np.int32), np.zeros(n_pixels, np.int32)
     depth = np.empty(n_pixels, np.float32)
     face = np.empty(n_pixels, np.int64)
     for tile_row in range(part, n_images * tile_rows, parts):
@@ -300,28 +328,36 @@ def rasterize_tiles(part, parts, face_verts, boxes, face_lists, offsets, twins, 
             if capacity == 1:
                 _tile_nearest(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows,
                               blur_radius, perspective, clip, row, depth, face, records)  # fmt: skip
-            else:
-                _tile_sorted(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows,
-                             blur_radius, perspective, clip, row, row_bits, capacity, keys, records,
-                             counts)  # fmt: skip
-            for y in range(top, bottom + 1):
-                for x in range(left, right + 1):
-                    p = (y - top) * TILE + x - left
-                    out = ((n * height + y) * width + x) * capacity
-                    if capacity == 1:
+                for y in range(top, bottom + 1):
+                    for x in range(left, right + 1):
+                        p = (y - top) * TILE + x - left
                         if face[p] >= 0:
+                            out = (n * height + y) * width + x
                             pix_to_face[out] = face[p]
                             zbuf[out] = depth[p]
                             dists[out] = records[p * 4]
                             for c in range(3):
                                 bary_coords[out * 3 + c] = records[p * 4 + 1 + c]
-                        continue
-                    for k in range(np.int64(counts[p])):
-                        key = keys[p * capacity + k]
-                        at = (p * capacity + (key & _SLOT_MASK)) * 4
+                continue
+            _tile_lists(face_verts, boxes, face_lists, twins, begin, end, left, top, right, bottom, rows,
+                        blur_radius, perspective, clip, row, row_bits, capacity, stride, keys, records, counts,
+                        last_slots)  # fmt: skip
+            for y in range(top, bottom + 1):
+                for x in range(left, right + 1):
+                    p = (y - top) * TILE + x - left
+                    base, count = p * stride, np.int64(counts[p])
+                    for k in range(count, (count + _KEYS - 1) // _KEYS * _KEYS):
+                        keys[base + k] = _LAST_KEY
+                    for slot in range(count):
+                        key = keys[base + slot]
+                        # A key's place is the number of smaller ones: counting eight at a time beats sorting.
+                        out = ((n * height + y) * width + x) * capacity
+                        for other in range(0, count, _KEYS):
+                            out += _count_below(keys, base + other, key)
+                        at = (base + slot) * 4
                         bits[0] = np.int32(key >> 32)
-                        zbuf[out + k] = bits_as_float[0]
-                        pix_to_face[out + k] = face_lists[begin + ((key & _LOW_MASK) >> 8)]
-                        dists[out + k] = records[at]
+                        zbuf[out] = bits_as_float[0]
+                        pix_to_face[out] = face_lists[begin + (key & _LOW_MASK)]
+                        dists[out] = records[at]
                         for c in range(3):
-                            bary_coords[(out + k) * 3 + c] = records[at + 1 + c]
+                            bary_coords[out * 3 + c] = records[at + 1 + c]

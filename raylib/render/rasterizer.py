@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pytorch3d.structures import Meshes
 
 MAX_FACES_PER_PIXEL = 255
-"""The slot of a record has eight bits of the sorting key."""
-
 
 _MAX_SPARE_BYTES = 1 << 26
 _spare_memory: deque[NDArray[np.uint8]] = deque(maxlen=2)
@@ -143,20 +141,23 @@ class _RasterizeFaceVerts(torch.autograd.Function):
         )  # fmt: skip
         ctx.save_for_backward(face_verts, pix_to_face)
         ctx.mark_non_differentiable(pix_to_face)
+        ctx.set_materialize_grads(False)  # would fill zeros for the faces' indices, which have no gradient
         ctx.axes = columns, rows
         ctx.modes = perspective_correct, clip_barycentric_coords
         return pix_to_face, zbuf, bary_coords, dists
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         face_verts, pix_to_face = ctx.saved_tensors
         n_images, _, _, faces_per_pixel = pix_to_face.shape
+        shapes = pix_to_face.shape, (*pix_to_face.shape, 3), pix_to_face.shape
+        given = [torch.zeros(shape) if g is None else g for g, shape in zip(grads[1:], shapes, strict=True)]
         packed = face_verts.detach().contiguous().numpy().reshape(-1, 9)
         threads = thread_count()
         by_image = n_images >= threads
         parts = min(threads, n_images) if by_image else threads
         sums = np.zeros((1 if by_image else parts, *packed.shape), np.float32)
-        flat = [g.detach().contiguous().numpy().reshape(-1) for g in (pix_to_face, *grads[1:])]
+        flat = [g.detach().contiguous().numpy().reshape(-1) for g in (pix_to_face, *given)]
         run_parts(
             rasterize_backward, max(parts, 1), packed, *flat, *ctx.axes, n_images, faces_per_pixel, by_image,
             *ctx.modes, sums,

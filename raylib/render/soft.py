@@ -104,7 +104,7 @@ class _SoftBlend(torch.autograd.Function):
         one_sided = settings.composite == "over"
         softness = (reach2, np.float32(settings.sigma_px2), np.float32(settings.gamma), one_sided)
         z_far = np.float32(settings.z_far)
-        bands = _even_bands(boxes, n_images * height, threads)
+        bands = even_bands(boxes, n_images * height, threads)
         planes = np.empty((n_images * height, N_PLANES + n_channels, width + LANES), np.float32)
         color = torch.empty(n_images, height, width, n_channels)
         share, alpha = torch.empty(n_images, height, width), torch.empty(n_images, height, width)
@@ -140,8 +140,8 @@ class _SoftBlend(torch.autograd.Function):
         return torch.from_numpy(totals[0]), torch.from_numpy(totals[1]), None, None, None
 
 
-def _even_bands(boxes: NDArray[np.int32], n_rows: int, parts: int) -> NDArray[np.int64]:
-    """First rows of bands in which boxes cover equally many pixels, and the number of rows."""
+def even_bands(boxes: NDArray[np.int32], n_rows: int, parts: int) -> NDArray[np.int64]:
+    """Returns the first rows of bands in which boxes cover equally many pixels, and the number of rows."""
     widths = boxes[:, 1] - boxes[:, 0] + 1
     begin, end = (np.bincount(rows, widths, n_rows + 1) for rows in (boxes[:, 2], boxes[:, 3] + 1))
     done = np.cumsum(np.cumsum(begin - end)[:n_rows])

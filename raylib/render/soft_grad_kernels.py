@@ -54,6 +54,7 @@ _SCALE, _T0, _T1, _T2, _G0, _G1, _G2 = 112, 120, 128, 136, 144, 152, 160
 _AWAY_X, _AWAY_Y, _SHARE1, _SHARE2, _SIDE = 168, 176, 184, 192, 200
 _SUMS = 208  # what a face gathers: 18 sums for the vertices, then three an attribute
 _N_VERT_SUMS = 18
+_CHUNK = 64  # faces that a part takes at a time, so that each has its share of the large and the small ones
 
 
 @njit(**SOFT_KERNEL)
@@ -175,7 +176,7 @@ def _lane_sum(run, at):
 
 
 @njit(**SOFT_KERNEL)
-def _scatter_vertices(totals, face, i, j, k, grad_verts):
+def _scatter_vertices(totals, face, i, j, k, part, n, grad_verts):
     """Adds a face's sums to the gradients of its three vertices."""
     ax, ay, bx, by, cx, cy = face[0], face[1], face[2], face[3], face[4], face[5]
     s0, s1, s2 = face[9], face[10], face[11]
@@ -184,15 +185,15 @@ def _scatter_vertices(totals, face, i, j, k, grad_verts):
     y0, y1, y2 = totals[6] * s0, totals[7] * s1, totals[8] * s2
     share0_x = totals[12] - totals[14] - totals[16]
     share0_y = totals[13] - totals[15] - totals[17]
-    grad_verts[i, 0] += by * m1 - y1 + y2 - ay * m2 + share0_x
-    grad_verts[i, 1] += x1 - bx * m1 + ax * m2 - x2 + share0_y
-    grad_verts[i, 2] += totals[9] - ((x0 - ax * m0) * cy - (y0 - ay * m0) * cx) / face[12]
-    grad_verts[j, 0] += y0 - by * m0 - y2 + totals[14]
-    grad_verts[j, 1] += bx * m0 - x0 + x2 + totals[15]
-    grad_verts[j, 2] += totals[10] - (y1 * bx - x1 * by) / face[13]
-    grad_verts[k, 0] += ay * m0 - y0 + y1 + totals[16]
-    grad_verts[k, 1] += x0 - ax * m0 - x1 + totals[17]
-    grad_verts[k, 2] += totals[11] - (x2 * ay - y2 * ax) / face[14]
+    grad_verts[part, n, i, 0] += by * m1 - y1 + y2 - ay * m2 + share0_x
+    grad_verts[part, n, i, 1] += x1 - bx * m1 + ax * m2 - x2 + share0_y
+    grad_verts[part, n, i, 2] += totals[9] - ((x0 - ax * m0) * cy - (y0 - ay * m0) * cx) / face[12]
+    grad_verts[part, n, j, 0] += y0 - by * m0 - y2 + totals[14]
+    grad_verts[part, n, j, 1] += bx * m0 - x0 + x2 + totals[15]
+    grad_verts[part, n, j, 2] += totals[10] - (y1 * bx - x1 * by) / face[13]
+    grad_verts[part, n, k, 0] += ay * m0 - y0 + y1 + totals[16]
+    grad_verts[part, n, k, 1] += x0 - ax * m0 - x1 + totals[17]
+    grad_verts[part, n, k, 2] += totals[11] - (x2 * ay - y2 * ax) / face[14]
 
 
 @njit(**SOFT_KERNEL)
@@ -272,9 +273,10 @@ def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, rea
     run = np.zeros(_SUMS + n_sums * LANES, np.float32)
     totals = np.zeros(n_sums, np.float32)
     corners = np.zeros(3 * n_channels, np.float32)
-    for n in range(verts.shape[0]):
-        for f in range(part * n_faces // parts, (part + 1) * n_faces // parts):
-            box = n * n_faces + f
+    for chunk in range(part, (verts.shape[0] * n_faces + _CHUNK - 1) // _CHUNK, parts):
+        for box in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, verts.shape[0] * n_faces)):
+            n = box // n_faces
+            f = box - n * n_faces
             left, right = np.int64(boxes[box, 0]), np.int64(boxes[box, 1])
             if right < left:
                 continue
@@ -296,7 +298,8 @@ def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, rea
                         continue
                     if not touched:
                         load_corners(values, face_uv, faces, n, f, corners)
-                        run[_SUMS:] = _ZERO
+                        for c in range(_SUMS, run.shape[0]):
+                            run[c] = _ZERO
                         touched = True
                     copy_lanes(run, _MEAN, grad_flat, grad_at + _MEAN_PLANE * line)
                     copy_lanes(run, _ALPHA, grad_flat, grad_at + _ALPHA_PLANE * line)
@@ -313,7 +316,7 @@ def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, rea
             for k in range(_N_VERT_SUMS + 3 * n_values):
                 totals[k] = _lane_sum(run, np.uint64(_SUMS + k * LANES))
             i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-            _scatter_vertices(totals, face, i, j, k, grad_verts[part, n])
+            _scatter_vertices(totals, face, i, j, k, part, n, grad_verts)
             for c in range(n_values):
                 at = _N_VERT_SUMS + 3 * c
                 grad_values[part, n, i, c] += totals[at]

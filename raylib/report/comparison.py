@@ -45,7 +45,7 @@ def write_comparison(config: ReportConfig, console: Console) -> str:
     found: dict[str, Any] = {"place": [], "topologies": {}, "thumbs": []}
     for r, run in enumerate(runs):
         mine = chosen[(chosen >= starts[r]) & (chosen < starts[r + 1])] - starts[r]
-        got = pack_faces(run, mine, run_topologies(run), config, packs, console, f"run{r}-", clay=r > 0)
+        got = pack_faces(run, mine, run_topologies(run), config, packs, console, f"run{r}-", clay=True)
         for key, value in got.items():
             found[key] = found[key] | value if isinstance(value, dict) else found[key] + value
     at = {int(row): n for n, row in enumerate(chosen)}

@@ -60,11 +60,12 @@ class FaceEntry:
     """What the page shows of a row.
 
     Attributes:
-        thumbnail: JPEG in base64, or None.
+        thumbnails: JPEGs in base64: the photograph, or the bare shape where that is not to be had, and where asked
+            for the bare shape besides; None where there is neither.
         detail: what the viewer opens, or None where the row has no face.
     """
 
-    thumbnail: str | None
+    thumbnails: list[str] | None
     detail: dict[str, Any] | None
 
 
@@ -76,7 +77,7 @@ class FacePacker:
         topologies: by number of vertices.
         settings: where pictures come from.
         prefix: what a topology's name begins with on the page.
-        clay: whether thumbnails show the bare shape.
+        clay: whether the bare shape has a thumbnail of its own.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class FacePacker:
 
     def _entry(self, row: Mapping[str, Any], photo: UInt8[np.ndarray, "h w 3"] | None) -> FaceEntry:
         if row["face_index"] is None:
-            return FaceEntry(None if photo is None else _jpeg(_whole(photo), 72), None)
+            return FaceEntry(None if photo is None else [_jpeg(_whole(photo), 72)], None)
         landmarks = np.asarray(row["landmarks_68"], np.float64).reshape(68, 2)
         detail: dict[str, Any] = {"landmarks": np.round(landmarks, 1).ravel().tolist()}
         verts = None if row["verts_mm"] is None else np.asarray(row["verts_mm"], np.float32).reshape(-1, 3)
@@ -118,7 +119,8 @@ class FacePacker:
         if verts is None or topology is None:
             corner, side = _box_square(row["face_box"], landmarks)
             picture = None if photo is None else self._part(photo, corner, side)
-            return FaceEntry(self._pictures(detail, picture, corner, side), detail)
+            thumbnail = self._pictures(detail, picture, corner, side)
+            return FaceEntry(None if thumbnail is None else [thumbnail], detail)
         verts_px = _camera(row).project(torch.from_numpy(verts)[None])[0].numpy()
         corner, side = photograph_square(np.concatenate([landmarks, verts_px]))
         detail |= self._mesh(row, verts, topology, verts_px, landmarks)
@@ -131,9 +133,8 @@ class FacePacker:
             if texture is not None:
                 texture.thumbnail((self._settings.texture_px, self._settings.texture_px), Image.Resampling.BOX)
                 detail["texture"] = _jpeg(texture, 82)
-        if thumbnail is None or self._clay:
-            thumbnail = _clay_thumbnail(verts, topology)
-        return FaceEntry(thumbnail, detail)
+        shape = _clay_thumbnail(verts, topology) if thumbnail is None or self._clay else None
+        return FaceEntry([thumb for thumb in (thumbnail or shape, shape if self._clay else None) if thumb], detail)
 
     def _mesh(
         self,

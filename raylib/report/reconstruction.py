@@ -206,7 +206,7 @@ def pack_faces(
         clay: add thumbnails of the bare shape, for comparing shapes.
     """
     packer = FacePacker(run.output, topologies, run.pictures(config), prefix, clay)
-    thumbs: list[str | None] = []
+    thumbs: list[list[str] | None] = []
     place: list[list[str | int] | None] = []
     faces = _FacePacks(packs, len(chosen), prefix)
     for entry in track(
@@ -216,10 +216,10 @@ def pack_faces(
         console=console,
         disable=not console.is_terminal,
     ):
-        thumbs.append(entry.thumbnail)
+        thumbs.append(entry.thumbnails)
         place.append(None if entry.detail is None else faces.add(entry.detail))
     faces.close()
-    inside = packs.fits(sum(len(thumb or "") + 4 for thumb in thumbs))
+    inside = packs.fits(sum(len("".join(both or ())) + 8 for both in thumbs))
     for n in range(0, len(thumbs), THUMBS_A_PACK):
         packs.add(f"{prefix}thumbs{n // THUMBS_A_PACK}", thumbs[n : n + THUMBS_A_PACK], inside)
     return {

@@ -244,15 +244,12 @@ def coarse_grid() -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, "f 3"], sp.csr
     )
 
 
-def hair_mesh(
-    style: HairStyle, head: Head, verts: Float[np.ndarray, "v 3"], down: Float[np.ndarray, " 3"]
-) -> HairMesh | None:
+def hair_mesh(style: HairStyle, verts: Float[np.ndarray, "v 3"], down: Float[np.ndarray, " 3"]) -> HairMesh | None:
     """Returns the shell on one head, None on a bald one.
 
     Args:
         style: what is worn.
-        head: the head's mesh.
-        verts: its vertices.
+        verts: of the head.
         down: unit vector along which hair hangs.
     """
     if style.kind == "bald":
@@ -279,7 +276,7 @@ def hair_mesh(
     t = (place - low)[..., None]
     rows = np.arange(COLUMNS)[:, None]
     base = surface[rows, low] * (1 - t) + surface[rows, low + 1] * t
-    centre = verts[head.n_face_verts :].mean(0) * 0 + surface[:, :20].mean((0, 1)) * [1, 0, 1] + [0, _CENTRE[1], 0]
+    centre = surface[:, :20].mean((0, 1)) * [1, 0, 1] + [0, _CENTRE[1], 0]
     outwards = base - centre
     outwards = outwards / np.linalg.norm(outwards, axis=2, keepdims=True)
 

@@ -15,8 +15,9 @@ from scipy.spatial import cKDTree
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel, load_prior
 from raylib.synthesis.kernels import mesh_normals
-from raylib.wrapping.transfer import identity_map
+from raylib.wrapping.transfer import identity_map, nearest_on_mesh
 
+_NEAR_FACE_MM, _UNDER_FACE_MM = 12.0, 1.6  # the strip under the face's edge lies 0.6 and 1.2 mm below it
 # Rings of vertices below the bust: the hem's positions scaled and moved.
 _SHOULDERS = (
     (np.array([1.32, 1.0, 1.05], np.float32), np.array([0, -26, 0], np.float32)),
@@ -98,10 +99,10 @@ def load_head() -> Head:
     face_faces = prior.faces.numpy()
     rest_faces = rest["faces"].astype(np.int64) + n
     mean = np.concatenate([face_mean, rest["mean"]])
-    distance, _ = cKDTree(_centres(face_mean, face_faces)).query(rest["mean"])
-    near = np.flatnonzero(distance < 12.0)
-    tri, bary, gap = _closest(rest["mean"][near], face_mean, face_faces)
-    keep = gap < 1.6
+    distance, _ = cKDTree(face_mean[face_faces].mean(1)).query(rest["mean"])
+    near = np.flatnonzero(distance < _NEAR_FACE_MM)
+    tri, bary, gap = nearest_on_mesh(rest["mean"][near].astype(np.float64), face_mean.astype(np.float64), face_faces)
+    keep = gap < _UNDER_FACE_MM
     loop = _loop(_boundary_sides(rest_faces), mean)
     sheets = [_sheet(loop, np.arange(len(loop)) + len(mean))]
     ring = np.arange(len(loop)) + len(mean)
@@ -170,10 +171,6 @@ def load_source(spec: str | Path) -> Source:
     return Source(model.name, len(model.identity), matrix, offset, model.sha256)
 
 
-def _centres(verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "f 3"]:
-    return verts[faces].mean(1)
-
-
 def _boundary_sides(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, "n 2"]:
     """Returns the sides that only one triangle has, in its direction."""
     sides = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
@@ -194,13 +191,3 @@ def _sheet(upper: Int[np.ndarray, " h"], lower: Int[np.ndarray, " h"]) -> Int[np
     """Returns triangles between two loops; `upper` runs as the boundary of what is above it does."""
     a, b, c, d = upper, np.roll(upper, -1), lower, np.roll(lower, -1)
     return np.concatenate([np.stack([b, a, c], 1), np.stack([b, c, d], 1)])
-
-
-def _closest(
-    points: Float[np.ndarray, "n 3"], verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 3"], Float[np.ndarray, " n"]]:
-    """Returns the nearest triangle of each point, where on it, and how far."""
-    from raylib.wrapping.transfer import nearest_on_mesh
-
-    triangle, bary, distance = nearest_on_mesh(points.astype(np.float64), verts.astype(np.float64), faces)
-    return triangle, bary, distance

@@ -15,7 +15,7 @@ _SHARPEST = 4.0
 """Sources in the harmonics are at least so wide: nine of them make sharper ones negative elsewhere."""
 
 KINDS = ("overcast", "sunny", "window", "ceiling", "studio", "side", "coloured", "night", "backlit")
-_SHARES = (0.15, 0.18, 0.18, 0.15, 0.15, 0.06, 0.04, 0.05, 0.04)
+_SHARES = (0.15, 0.18, 0.18, 0.15, 0.16, 0.05, 0.04, 0.05, 0.04)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _draw_scene(rng: np.random.Generator, kind: str) -> _Scene:
     if kind == "side":
         side = _toward(sign * rng.uniform(55, 115), rng.uniform(-15, 45))
         tint = kelvin(rng.uniform(3200, 7500))
-        return _Scene(rng.uniform(0.08, 0.25) * tint, [(-side, rng.uniform(0.0, 0.12) * tint, 1.5)],
+        return _Scene(rng.uniform(0.12, 0.45) * tint, [(-side, rng.uniform(0.05, 0.25) * tint, 1.5)],
                       (side, rng.uniform(0.9, 1.6) * tint, rng.uniform(0.02, 0.25)))  # fmt: skip
     if kind == "coloured":
         one, two = (

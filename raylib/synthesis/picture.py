@@ -143,7 +143,7 @@ class PictureMaker:
         albedo_face = vertex_albedo(self.atlas, painted)
         cloth = _cloth(verts, n, look)
         verts = verts + normals * np.clip(cloth + 0.5, 0, _CLOTH_MM)[:, None]
-        shell = hair_mesh(look.style, head, verts, look.down)
+        shell = hair_mesh(look.style, verts, look.down)
 
         transfer, lamp_visible = self._shadows(verts, normals, shell, light)
         count = len(verts)
@@ -168,11 +168,10 @@ class PictureMaker:
         pix, bary, depth = front.pix_to_face[0], front.bary_coords[0], front.zbuf[0].copy()
         samples = _Samples.empty(depth)
         eyes = eyeballs(head, verts)
-        catch = light.gloss_colors * np.float32(1.0)
         shade_head(
             pix, bary, self._faces, head.n_face_faces, verts, normals, self._uv, painted, albedo, cloth, cloth_color,
-            self._label,
-            matte[:count], scatter, gloss, eyes, eye_point, light.gloss_directions, catch, light.gloss_spread,
+            self._label, matte[:count], scatter, gloss, eyes, eye_point, light.gloss_directions, light.gloss_colors,
+            light.gloss_spread,
             self.settings.gloss, samples.light, samples.beyond, samples.label, samples.normal, samples.on_face,
         )  # fmt: skip
         if shell is not None:

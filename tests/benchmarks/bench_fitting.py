@@ -14,7 +14,6 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ import numpy as np
 import torch
 
 from raylib.camera import FRONTAL, Camera, rotation_from_euler_deg
-from raylib.canonical import similarity
 from raylib.config import FitSettings
+from raylib.evaluation.baselines import EosBaseline, LandmarkSource
 from raylib.fitting import LandmarkFitter
 from raylib.metrics import NOSE_TIP, MeshSurface, scan_error
 from raylib.model_files import load_model
@@ -100,30 +99,6 @@ def visible_verts(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.flatnonzero(seen)
 
 
-def eos_fitter(folder: Path) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Returns a function from (68, 2) landmarks to eos's vertices and its rotation of them (its default settings)."""
-    import eos
-
-    model = eos.morphablemodel.load_model(str(folder / "sfm_shape_3448.bin"))
-    shapes = eos.morphablemodel.load_blendshapes(str(folder / "expression_blendshapes_3448.bin"))
-    model = eos.morphablemodel.MorphableModel(
-        model.get_shape_model(), shapes, color_model=eos.morphablemodel.PcaModel(), vertex_definitions=None
-    )
-    mapper = eos.core.LandmarkMapper(str(folder / "ibug_to_sfm.txt"))
-    topology = eos.morphablemodel.load_edge_topology(str(folder / "sfm_3448_edge_topology.json"))
-    contour = eos.fitting.ContourLandmarks.load(str(folder / "ibug_to_sfm.txt"))
-    model_contour = eos.fitting.ModelContour.load(str(folder / "sfm_model_contours.json"))
-
-    def fit(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        marks = [eos.core.Landmark(str(i + 1), p.astype(np.float32)) for i, p in enumerate(landmarks)]
-        mesh, rendering, _, _ = eos.fitting.fit_shape_and_pose(
-            model, marks, mapper, IMAGE_PX, IMAGE_PX, topology, contour, model_contour
-        )
-        return np.array(mesh.vertices)[:, :3], np.array(rendering.get_modelview())[:3, :3]
-
-    return fit
-
-
 def rotation_angle_deg(R: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip((np.trace(R) - 1) / 2, -1, 1))))
 
@@ -152,18 +127,17 @@ def measure(data: Path, model_spec: str, n: int, noise_px: float, jaw: str, seed
     truth = synthetic_truth(ict, n, noise_px, jaw, seed)
     fitter = LandmarkFitter(model, FitSettings())
     px, focal, principal = truth.landmarks_px, truth.camera.focal_px, truth.camera.principal_px
-    eos_fit = eos_fitter(Path(model_spec).parent) if model.name == "sfm" else None
+    eos = EosBaseline(Path(model_spec), LandmarkSource("true")) if model.name == "sfm" else None
     seconds: dict[str, list[float]] = {"eos": [], "single": [], "batch": []}
     rows: dict[str, list[dict[str, float]]] = {"eos": [], "raylib": [], "mean face": []}
     fitter.fit(px[:1], focal[:1], principal[:1])
     fitted = fitter.fit(px, focal, principal)
     for i in range(n):
-        if eos_fit:
+        if eos:
             t = time.perf_counter()
-            verts, R = eos_fit(px[i].numpy())
+            verts, rendering = eos.fit(px[i].numpy(), IMAGE_PX, IMAGE_PX)
             seconds["eos"].append(time.perf_counter() - t)
-            to_canonical = similarity(_raw_mean(Path(model_spec)), model.mean.numpy().astype(float))[1]
-            pose = np.array(FRONTAL) @ R @ to_canonical.T
+            pose = np.array(FRONTAL) @ np.array(rendering.get_modelview())[:3, :3] @ eos.to_canonical[1].T
             rows["eos"].append(
                 errors(verts, model, truth, i) | {"pose_deg": rotation_angle_deg(pose.T @ truth.camera.R[i].numpy())}
             )
@@ -189,12 +163,6 @@ def measure(data: Path, model_spec: str, n: int, noise_px: float, jaw: str, seed
         },
         "milliseconds_a_face": {k: 1e3 * statistics.median(v) for k, v in seconds.items() if v},
     }
-
-
-def _raw_mean(path: Path) -> np.ndarray:
-    import eos
-
-    return np.array(eos.morphablemodel.load_model(str(path)).get_shape_model().get_mean(), float).reshape(-1, 3)
 
 
 def markdown(result: dict[str, Any]) -> str:

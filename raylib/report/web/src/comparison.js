@@ -36,13 +36,13 @@ export function comparison() {
   const host = el("div", { class: "pairs-grid" });
   const grid = new VirtualGrid(host, {
     layout: (width) => {
-      const columns = Math.max(1, Math.floor(width / (120 * runs.length + 40)));
+      const columns = Math.max(1, Math.floor((width + 10) / (110 * (runs.length + 1) + 10)));
       return { columns, height: 118 + 66, gap: 10 };
     },
     make: () => el("button", { type: "button", class: "tile pair", onclick: (event) => {
       const row = opens(order[Number(event.currentTarget.dataset.pair)]);
       if (row !== null) viewer.show(row);
-    } }, el("span", { class: "faces-row" }, ...runs.map(() => el("span", { class: "picture" }, el("img", { alt: "" }), el("b", { class: "badge" })))),
+    } }, el("span", { class: "faces-row" }, ...[0, ...runs].map(() => el("span", { class: "picture" }, el("img", { alt: "" }), el("b", { class: "badge" })))),
       el("span", { class: "name" }), el("small"), el("small")),
     fill,
   });
@@ -55,20 +55,26 @@ export function comparison() {
     const [pictures, name, first, second] = tile.children;
     name.textContent = rows.title(some);
     tile.title = rows.folder(some) + rows.name(some);
-    pair.forEach((row, r) => {
-      const [image, badge] = pictures.children[r].children;
+    const shows = (image, row, picture) => {
       image.hidden = true;
       image.removeAttribute("src");
-      const status = row === null ? "no_face" : rows.status(row);
-      badge.hidden = status === "ok";
-      badge.className = `badge ${status}`;
-      badge.textContent = row === null ? "not found" : status.replaceAll("_", " ");
       if (row === null) return;
-      rows.thumbnail(row).then((thumb) => {
+      picture(row).then((thumb) => {
         if (tile.dataset.pair !== String(index) || order[index] !== pair || !thumb) return;
         image.src = thumb;
         image.hidden = false;
       });
+    };
+    const [photo, noBadge] = pictures.children[0].children;
+    noBadge.hidden = true;
+    shows(photo, some, rows.thumbnail);
+    pair.forEach((row, r) => {
+      const [image, badge] = pictures.children[r + 1].children;
+      shows(image, row, rows.clay);
+      const status = row === null ? "no_face" : rows.status(row);
+      badge.hidden = status === "ok";
+      badge.className = `badge ${status}`;
+      badge.textContent = row === null ? "not found" : status.replaceAll("_", " ");
     });
     const key = rows.figure[sort.value] ? sort.value : "landmark_nme";
     const f = rows.figure[key];

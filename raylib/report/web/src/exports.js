@@ -2,8 +2,9 @@
 
 const FLOAT = 5126, UINT = 5125, ARRAY = 34962, ELEMENT = 34963;
 
-/** Returns a GLB in metres, +y up, looking along +z: textured and unlit where there is a texture, else its colors. */
-export function glb(mesh, name, textureJpeg, colors) {
+/** Returns a GLB in metres, +y up, looking along +z: textured where there is a texture, else with colors (linear);
+ *  `lit` for an albedo, which viewers shall light, not for a photograph, which holds its own light. */
+export function glb(mesh, name, textureJpeg, colors, lit) {
   const chunks = [];
   const views = [];
   const accessors = [];
@@ -31,12 +32,12 @@ export function glb(mesh, name, textureJpeg, colors) {
   const look = { metallicFactor: 0, roughnessFactor: 1 };
   const document_ = {
     asset: { version: "2.0", generator: "physface report" },
-    extensionsUsed: ["KHR_materials_unlit"],
+    ...(!lit && { extensionsUsed: ["KHR_materials_unlit"] }),
     scene: 0,
     scenes: [{ nodes: [0] }],
     nodes: [{ name, mesh: 0 }],
     meshes: [{ name, primitives: [{ attributes, indices, material: 0 }] }],
-    materials: [{ name: "face", pbrMetallicRoughness: look, doubleSided: true, extensions: { KHR_materials_unlit: {} } }],
+    materials: [{ name: "face", pbrMetallicRoughness: look, doubleSided: true, ...(!lit && { extensions: { KHR_materials_unlit: {} } }) }],
   };
   if (textureJpeg) {
     attributes.TEXCOORD_0 = accessor(mesh.uv.map((v, i) => (i % 2 ? 1 - v : v)), 2, ARRAY);

@@ -1,6 +1,6 @@
 // What a vertex is tinted by in each view, and why a view may not be had.
 
-import { encoded, linear } from "./mesh.js";
+import { encoded, linear, project } from "./mesh.js";
 import { shading } from "./light.js";
 
 const HEAT = ["#1b2a6b", "#2b6cb8", "#33a9a3", "#8fcf5a", "#f3d84b", "#f08a2c", "#c8261b"].map((hex) =>
@@ -29,16 +29,25 @@ export function tinted(mesh, color) {
   return out;
 }
 
-/** Returns the texture's sRGB color at each vertex, 0..1. */
-export function textureColors(mesh, image) {
+/** Returns where each vertex is in the square of the photograph (0..1, from below), and how well it is seen. */
+export function castOn(mesh, { camera, square: [x0, y0, side] }) {
+  return tinted(mesh, (v) => {
+    const [x, y] = project(camera, ...mesh.verts.subarray(3 * v, 3 * v + 3));
+    const seen = !mesh.source || mesh.source[v] === 0 ? (mesh.visibility?.[v] ?? 1) : 0;
+    return [(x - x0) / side, 1 - (y - y0) / side, seen];
+  });
+}
+
+/** Returns the sRGB colors 0..1 of a picture at the vertices; `at` holds their places (0..1, from below), `step` apart. */
+export function pictureColors(mesh, image, at, step) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
   const { data, width, height } = context.getImageData(0, 0, canvas.width, canvas.height);
   return tinted(mesh, (v) => {
-    const x = Math.min(width - 1, Math.max(0, Math.floor(mesh.uv[2 * v] * width)));
-    const y = Math.min(height - 1, Math.max(0, Math.floor((1 - mesh.uv[2 * v + 1]) * height)));
+    const x = Math.min(width - 1, Math.max(0, Math.floor(at[step * v] * width)));
+    const y = Math.min(height - 1, Math.max(0, Math.floor((1 - at[step * v + 1]) * height)));
     return [0, 1, 2].map((c) => data[4 * (y * width + x) + c] / 255);
   });
 }

@@ -64,11 +64,15 @@ export function files(row) {
 }
 
 /** Resolves to the address of a row's thumbnail, null where it has none. */
-export async function thumbnail(row) {
+export const thumbnail = (row) => small(row, 0);
+/** Resolves to the address of the picture of a row's bare shape, null where it has none. */
+export const clay = (row) => small(row, 1);
+
+async function small(row, which) {
   const [name, at] = rows.thumbs[row];
   try {
-    const thumb = (await pack(name))[at];
-    return thumb && jpeg(thumb);
+    const thumb = (await pack(name))[at]?.[which];
+    return thumb ? jpeg(thumb) : null;
   } catch {
     return null; // the file with it does not lie beside the page
   }

@@ -7,16 +7,18 @@ import {
 import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { onFrame } from "./dom.js";
 
-export const LOOK = { texture: 0, lit: 1, flat: 2 };
+/** What the surface shows: a texture or colors of the vertices, lit or as they are, or the photograph cast on it. */
+export const LOOK = { texture: 0, lit: 1, flat: 2, litTexture: 3, photograph: 4 };
 
 const FACE = {
   vertexShader: `
-    attribute vec3 tint, t0, t1, t2;
+    attribute vec3 tint, t0, t1, t2, onPhoto;
     uniform vec3 sh[9];
-    varying vec3 vTint, vShade, vNormal;
+    varying vec3 vTint, vShade, vNormal, vCast;
     varying vec2 vUv;
     void main() {
       vTint = tint;
+      vCast = onPhoto;
       vUv = uv;
       vShade = t0.x * sh[0] + t0.y * sh[1] + t0.z * sh[2] + t1.x * sh[3] + t1.y * sh[4] + t1.z * sh[5]
              + t2.x * sh[6] + t2.y * sh[7] + t2.z * sh[8];
@@ -25,17 +27,22 @@ const FACE = {
     }`,
   fragmentShader: `
     uniform int look;
-    uniform sampler2D photo;
-    varying vec3 vTint, vShade, vNormal;
+    uniform sampler2D map, photo;
+    varying vec3 vTint, vShade, vNormal, vCast;
     varying vec2 vUv;
     vec3 encoded(vec3 c) {
       c = clamp(c, 0.0, 1.0);
       return mix(c * 12.92, 1.055 * pow(c, vec3(1.0 / 2.4)) - 0.055, step(0.0031308, c));
     }
+    vec3 linear(vec3 c) {
+      return mix(c / 12.92, pow((c + 0.055) / 1.055, vec3(2.4)), step(0.04045, c));
+    }
     void main() {
       vec3 color;
-      if (look == 0) color = texture2D(photo, vUv).rgb;
+      if (look == 0) color = texture2D(map, vUv).rgb;
       else if (look == 1) color = encoded(vTint * max(vShade, 0.0));
+      else if (look == 3) color = encoded(linear(texture2D(map, vUv).rgb) * max(vShade, 0.0));
+      else if (look == 4) color = mix(vTint, texture2D(photo, vCast.xy).rgb, clamp(vCast.z, 0.0, 1.0));
       else color = vTint * (0.62 + 0.38 * abs(normalize(vNormal).z));
       if (!gl_FrontFacing) color = color * 0.25 + 0.12;
       gl_FragColor = vec4(color, 1.0);
@@ -79,6 +86,7 @@ export class FaceScene {
       polygonOffsetUnits: 1,
       uniforms: {
         look: { value: LOOK.flat },
+        map: { value: null },
         photo: { value: null },
         sh: { value: Array.from({ length: 9 }, () => new Vector3()) },
       },
@@ -97,7 +105,7 @@ export class FaceScene {
     geometry.setAttribute("normal", new BufferAttribute(mesh.normals, 3));
     geometry.setAttribute("uv", new BufferAttribute(mesh.uv, 2));
     geometry.setAttribute("tint", new BufferAttribute(new Float32Array(mesh.verts.length).fill(0.8), 3));
-    for (const name of ["t0", "t1", "t2"]) {
+    for (const name of ["t0", "t1", "t2", "onPhoto"]) {
       geometry.setAttribute(name, new BufferAttribute(new Float32Array(mesh.verts.length), 3));
     }
     this.face = new Mesh(geometry, this.material);
@@ -120,14 +128,26 @@ export class FaceScene {
       this.scene.remove(object);
       object.geometry.dispose();
     }
-    this.material.uniforms.photo.value?.dispose();
-    this.material.uniforms.photo.value = null;
+    for (const name of ["map", "photo"]) {
+      this.material.uniforms[name].value?.dispose();
+      this.material.uniforms[name].value = null;
+    }
   }
 
   setTexture(image) {
+    this.#image("map", image);
+  }
+
+  /** Sets the photograph to cast on the face: where in it each vertex is (0..1, from below), and how well it is seen. */
+  setPhotograph(image, cast) {
+    this.#image("photo", image);
+    this.#fill("onPhoto", cast);
+  }
+
+  #image(name, image) {
     const texture = new Texture(image);
     Object.assign(texture, { colorSpace: NoColorSpace, needsUpdate: true, anisotropy: 4 });
-    this.material.uniforms.photo.value = texture;
+    this.material.uniforms[name].value = texture;
     this.draw();
   }
 

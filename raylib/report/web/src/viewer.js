@@ -3,10 +3,10 @@
 import { jpeg, pack, page, bytes } from "./data.js";
 import { download, el, shown, svg } from "./dom.js";
 import { glb, obj } from "./exports.js";
-import { lambertTransfer, lampLight, selfShadowTransfer } from "./light.js";
+import { lambertTransfer, lampLight, selfShadowTransfer, shading } from "./light.js";
 import { LightBall } from "./lightball.js";
-import { heat, heatGradient, landmarkErrors, photometricErrors, quantile, SOURCE_NAMES, sourceColor, textureColors, tinted } from "./looks.js";
-import { linear, project, unpackMesh } from "./mesh.js";
+import { castOn, heat, heatGradient, landmarkErrors, photometricErrors, pictureColors, quantile, SOURCE_NAMES, sourceColor, tinted } from "./looks.js";
+import { encoded, linear, project, unpackMesh } from "./mesh.js";
 import { FaceScene, LOOK } from "./scene.js";
 
 const CLAY = 0.72; // albedo of the bare shape
@@ -19,7 +19,7 @@ const KEYS = [
 const notEstimated = (face) => `not estimated by method ${face.method}`;
 
 const VIEWS = [
-  { key: "texture", label: "Texture", why: (f) => !f.image && f.noPixels },
+  { key: "texture", label: "Photograph", why: (f) => (f.mesh.albedo ? !f.photo && "the photograph is not in this report" : !f.image && f.noPixels) },
   { key: "shape", label: "Shape", light: true },
   { key: "albedo", label: "Albedo", why: (f) => !f.mesh.albedo && notEstimated(f) },
   { key: "lit", label: "Lit", light: true, why: (f) => !f.mesh.albedo && notEstimated(f) },
@@ -36,7 +36,7 @@ export class Viewer {
   constructor({ facts, step, title, links, onclose, onshow, variants }) {
     Object.assign(this, { facts, step, title, links, onclose, onshow, variants });
     this.lamp = { direction: [0.45, 0.45, 0.77], strength: 0.85, ambient: 0.18 };
-    this.state = { view: "texture", wires: false, dots: false, overlay: false, shadow: true, estimated: false, opacity: 0.7 };
+    this.state = { view: "texture", wires: false, dots: false, overlay: false, shadow: true, estimated: true, opacity: 0.7 };
     this.#build();
   }
 
@@ -85,13 +85,18 @@ export class Viewer {
   async #withMesh(detail, row) {
     const mesh = await unpackMesh(detail);
     const image = detail.texture ? await loaded(jpeg(detail.texture)) : null;
+    // Where an albedo was estimated the texture is that; the photograph is then cast on the face.
+    const photo = mesh.albedo && detail.photo ? await loaded(jpeg(detail.photo)) : null;
     if (this.row !== row) return;
     const method = page.rows.method.texts[page.rows.method.codes[row]] ?? "unknown";
     const noPixels = page.privacy === "none" ? "the run wrote no texture" : "the run keeps pixels out of its output";
-    const face = { detail, mesh, image, method, noPixels, free: lambertTransfer(mesh.normals) };
+    const face = { detail, mesh, image, photo, method, noPixels, free: lambertTransfer(mesh.normals) };
     face.light = detail.light && Array.from({ length: 9 }, (_, i) => detail.light.slice(3 * i, 3 * i + 3));
-    face.colors = image ? textureColors(mesh, image) : (mesh.colors ?? null);
-    if (mesh.albedo && face.light && face.colors) face.errors = "photometric";
+    if (photo) face.cast = castOn(mesh, detail);
+    if (photo) face.colors = pictureColors(mesh, photo, face.cast, 3);
+    else if (image && !mesh.albedo) face.colors = pictureColors(mesh, image, mesh.uv, 2);
+    else face.colors = mesh.colors ?? null;
+    if (photo && face.light) face.errors = "photometric";
     else if (detail.distances_px.some((d) => d !== null)) face.errors = "landmark";
     this.face = face;
     this.photo.src = detail.photo ? jpeg(detail.photo) : "";
@@ -100,6 +105,7 @@ export class Viewer {
     this.scene.show(mesh, detail.anchors.filter((v) => v >= 0), same);
     this.shownRow = row;
     if (image) this.scene.setTexture(image);
+    if (photo) this.scene.setPhotograph(photo, face.cast);
     this.scene.setTransfer(face.free);
     this.#drawMarks();
     this.#refresh();
@@ -191,12 +197,13 @@ export class Viewer {
   }
 
   #look(view) {
-    const { mesh, colors, light, free, shadowed } = this.face;
+    const { mesh, image, colors, light, free, shadowed } = this.face;
     const { scene } = this;
     let legend = null;
-    if (view === "texture") scene.setLook(LOOK.texture);
+    if (view === "texture" && mesh.albedo) scene.setLook(LOOK.photograph, this.#modelled());
+    else if (view === "texture" || (view === "albedo" && image)) scene.setLook(LOOK.texture);
     else if (view === "shape") scene.setLook(LOOK.lit, tinted(mesh, () => [CLAY, CLAY, CLAY]));
-    else if (view === "lit") scene.setLook(LOOK.lit, mesh.albedo.map(linear));
+    else if (view === "lit") scene.setLook(image ? LOOK.litTexture : LOOK.lit, mesh.albedo.map(linear));
     else if (view === "albedo") scene.setLook(LOOK.flat, mesh.albedo);
     else if (view === "seen") {
       const strength = (v) => (mesh.visibility ? 0.45 + 0.55 * mesh.visibility[v] : 1);
@@ -212,6 +219,16 @@ export class Viewer {
     }
     this.legend.replaceChildren(...(legend ?? []));
     this.legend.hidden = !legend;
+  }
+
+  /** Returns what albedo and estimated light make of each vertex, for where the photograph does not see it. */
+  #modelled() {
+    const { mesh, light, free, shadowed } = this.face;
+    const transfer = shadowed ?? free;
+    return tinted(mesh, (v) => {
+      const shade = light ? shading(transfer.subarray(9 * v, 9 * v + 9), light) : [1, 1, 1];
+      return shade.map((s, c) => encoded(Math.min(1, s * linear(mesh.albedo[3 * v + c]))));
+    });
   }
 
   #heat(values, unit, meaning) {
@@ -248,7 +265,7 @@ export class Viewer {
     if (kind === "obj") download(`${name}.obj`, obj(mesh, own), "model/obj");
     else {
       const tint = own && Float32Array.from(own, linear);
-      download(`${name}.glb`, glb(mesh, name, detail.texture && bytes(detail.texture), tint), "model/gltf-binary");
+      download(`${name}.glb`, glb(mesh, name, detail.texture && bytes(detail.texture), tint, Boolean(mesh.albedo)), "model/gltf-binary");
     }
   }
 
