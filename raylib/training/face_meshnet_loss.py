@@ -97,7 +97,9 @@ class FaceLoss:
             terms |= self._supervised(_rows(estimate, known), _truth_rows(batch.truth, known), lit[known])
         photos = ~known
         if bool(photos.any()):
-            terms |= self._self_supervised(_rows(estimate, photos), batch, photos)
+            # Terms that both kinds have add up.
+            for name, value in self._self_supervised(_rows(estimate, photos), batch, photos).items():
+                terms[name] = terms.get(name, 0.0) + value
             if first_stage is not None and self.weights.keep:
                 kept = _rows(first_stage, photos).verts_mm
                 error, _ = aligned_error(_rows(estimate, photos).verts_mm, kept, self.vertex_weights)
