@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from raylib.camera import Camera
+from raylib.crop_fit import CropFit
 from raylib.errors import ConfigError
 from raylib.estimates import FaceBatch, FaceEstimates
+from raylib.fit_cascade import FitCascade
 from raylib.fit_correction import (
     IMAGE_CHANNELS,
     VERTEX_CHANNELS,
     CropEstimate,
-    CropFit,
     FitCorrector,
     Network,
     fit_channels,
@@ -44,7 +46,7 @@ def shipped_weights() -> Path:
     return Path(str(files("raylib") / "weights" / "meshnet.safetensors"))
 
 
-def build_network(model: LinearFaceModel, architecture: dict[str, Any]) -> FaceMeshNet:
+def build_network(model: LinearFaceModel, architecture: Mapping[str, Any]) -> FaceMeshNet:
     """Returns an untrained network that corrects fits of a face model; it changes nothing yet.
 
     Args:
@@ -62,36 +64,34 @@ def build_network(model: LinearFaceModel, architecture: dict[str, Any]) -> FaceM
 
 
 def save_weights(
-    network: FaceMeshNet,
-    architecture: dict[str, Any],
-    mean_albedo: Float[Tensor, "v 3"],
-    model: LinearFaceModel,
-    path: Path,
+    network: FaceMeshNet, architecture: Mapping[str, object], corrector: FitCorrector, path: Path
 ) -> None:
     """Writes a network's weights in half precision with all that is needed to use them.
 
     Args:
         network: trained network.
         architecture: what `build_network` made it of.
-        mean_albedo: the albedo that its corrections start from.
-        model: the face model whose fits it corrects; its hash goes into the file.
+        corrector: the cascade and the average albedo that it was trained with, and the face model; the model's hash
+            goes into the file.
         path: safetensors file.
     """
     metadata = {
         "format": _FORMAT,
         "architecture": json.dumps(architecture),
         "labels": ",".join(label.name.lower() for label in Label),
-        "model_sha256": model.sha256,
+        "model_sha256": corrector.model.sha256,
     }
-    tensors = {
-        f"network.{name}": value.detach().cpu().half().contiguous() for name, value in network.state_dict().items()
-    }
-    tensors["mean_albedo"] = mean_albedo.detach().cpu().half().contiguous()
-    save_file(tensors, path, metadata)
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"cascade.{name}": value for name, value in corrector.cascade.__dict__.items()}
+    tensors["mean_albedo"] = corrector.mean_albedo
+    # Features' means and deviations are few and span many orders.
+    single = ("cascade.means", "cascade.spreads", "cascade.biases")
+    kept = {n: t.detach().cpu().to(torch.float32 if n in single else torch.float16) for n, t in tensors.items()}
+    save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path, metadata)
 
 
-def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, Float[Tensor, "v 3"]]:
-    """Returns the network in a weights file, in single precision, and the albedo that its corrections start from.
+def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, FitCorrector]:
+    """Returns the network in a weights file, in single precision, and the corrector that it was trained with.
 
     Raises:
         ConfigError: there is no such file, or it holds no network for these labels and this face model.
@@ -115,7 +115,8 @@ def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, Float
         )
     network = build_network(model, json.loads(metadata["architecture"]))
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    return network.eval(), tensors["mean_albedo"]
+    cascade = FitCascade(*(tensors[f"cascade.{f.name}"] for f in fields(FitCascade)))
+    return network.eval(), FitCorrector(model, tensors["mean_albedo"], cascade)
 
 
 def crop_fit(faces: FaceBatch, fit: LandmarkFit) -> CropFit:
@@ -166,10 +167,10 @@ class FaceNetwork:
     def __init__(self, weights: str | Path | None = None, device: str = "cpu", batch_size: int = 16):
         path = Path(weights) if weights else shipped_weights()
         self.model = load_prior()
-        network, mean_albedo = load_weights(path, self.model)
+        network, corrector = load_weights(path, self.model)
         self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.device, self.batch_size = torch.device(device), batch_size
-        self.corrector = FitCorrector(self.model, mean_albedo).to(self.device)
+        self.corrector = corrector.to(self.device)
         # Twice as fast on the CPU as the default layout, and what tensor cores want.
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from raylib.camera import FRONTAL, Camera, rotation_from_vector
 from raylib.color import srgb_to_linear
+from raylib.crop_fit import CropFit, sample_at
+from raylib.fit_cascade import FitCascade
 from raylib.lighting import lambert_transfer, self_shadow_transfer
 from raylib.mesh import vertex_normals
 from raylib.morphable import LinearFaceModel
@@ -36,33 +38,7 @@ _RIDGE = 0.03  # how strongly the first light is held to an even one, as a share
 
 def fit_channels(model: LinearFaceModel) -> int:
     """Returns the number of fit features for a model; see `FitCorrector.inputs`."""
-    return 15 + len(model.identity) + len(model.expression) + 4 * 68 + 27
-
-
-@dataclass(frozen=True)
-class CropFit:
-    """Landmark fits in the space of their crops, whose side is 1.
-
-    Attributes:
-        camera: pose, and camera of the crop.
-        identity: identity coefficients.
-        expression: expression coefficients.
-        landmarks: as detected.
-        fitted: projections of the fit's landmarks.
-    """
-
-    camera: Camera
-    identity: Float[Tensor, "b k"]
-    expression: Float[Tensor, "b e"]
-    landmarks: Float[Tensor, "b 68 2"]
-    fitted: Float[Tensor, "b 68 2"]
-
-    def to(self, device: torch.device | str) -> CropFit:
-        """Returns the fits on a device."""
-        rest = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "camera"}
-        c = self.camera
-        camera = Camera(c.R.to(device), c.T.to(device), c.focal_px.to(device), c.principal_px.to(device))
-        return CropFit(camera=camera, **rest)
+    return 14 + len(model.identity) + len(model.expression) + 4 * 68 + 27
 
 
 @dataclass(frozen=True)
@@ -109,11 +85,13 @@ class FitCorrector:
     Args:
         model: the face model, on the hemisphere's topology.
         mean_albedo: albedo that is assumed before the network has spoken, linear RGB.
+        cascade: what brings the fits nearer before the network looks.
     """
 
-    def __init__(self, model: LinearFaceModel, mean_albedo: Float[Tensor, "v 3"]):
+    def __init__(self, model: LinearFaceModel, mean_albedo: Float[Tensor, "v 3"], cascade: FitCascade):
         self.model = model
         self.mean_albedo = mean_albedo
+        self.cascade = cascade
         normals = vertex_normals(model.mean[None], model.faces)
         # What the average face's own shadow takes away; a face's exact shadow costs more than the whole network.
         full = self_shadow_transfer(model.mean[None], normals, model.faces)
@@ -126,6 +104,7 @@ class FitCorrector:
         rest = {"name": m.name, "sha256": m.sha256}
         self.model = LinearFaceModel(**rest, **moved)
         self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)
+        self.cascade = self.cascade.to(device)
         return self
 
     def transfer(self, normals: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 9"]:
@@ -162,15 +141,14 @@ class FitCorrector:
         return FirstLight(exposure, torch.stack(shapes, dim=2))
 
     def inputs(
-        self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit, again: bool = False
+        self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
     ) -> tuple[FaceInputs, FirstLight]:
         """Returns what the network is shown, and the light that its corrections start from.
 
         Args:
             image: crops, sRGB.
             labels: their label maps.
-            fit: landmark fits.
-            again: whether they have been corrected before.
+            fit: fits, after the cascade.
         """
         camera = fit.camera
         verts = self.model.verts(fit.identity, fit.expression)
@@ -203,9 +181,9 @@ class FitCorrector:
             ],
             dim=2,
         )
-        return FaceInputs(picture, at, vertex_features, self._fit_features(fit, light, again)), light
+        return FaceInputs(picture, at, vertex_features, self._fit_features(fit, light)), light
 
-    def _fit_features(self, fit: CropFit, light: FirstLight, again: bool) -> Float[Tensor, "b g"]:
+    def _fit_features(self, fit: CropFit, light: FirstLight) -> Float[Tensor, "b g"]:
         camera, b = fit.camera, len(fit.identity)
         upright = camera.R.new_tensor(FRONTAL).T @ camera.R
         depth = camera.T[:, 2].clamp(min=1.0)
@@ -214,7 +192,6 @@ class FitCorrector:
         residual = torch.nan_to_num(fit.landmarks - fit.fitted)
         return torch.cat(
             [
-                camera.R.new_full((b, 1), float(again)),
                 upright.flatten(1),
                 (per_mm * 220.0).log()[:, None],
                 (depth / _USUAL_DEPTH_MM).log()[:, None],
@@ -229,21 +206,16 @@ class FitCorrector:
             dim=1,
         )
 
-    def look(
-        self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
-    ) -> tuple[CropFit, CropEstimate]:
-        """Returns fits after the network's first look, for a second one, and the estimates they come from."""
-        inputs, light = self.inputs(image, labels, fit)
-        found = self.apply(network(inputs), fit, light)
-        marks = found.camera.project(found.verts_mm[:, self.model.landmark_verts.clamp(min=0)])
-        return CropFit(found.camera, found.identity, found.expression, fit.landmarks, marks), found
+    def settle(self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit) -> CropFit:
+        """Returns the landmark fits after the cascade, which is where the network starts."""
+        return self.cascade(image, labels, fit, self.model)
 
     def estimate(
         self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
     ) -> CropEstimate:
-        """Returns what the network makes of the fits in two looks, the second from where the first one ended."""
-        fit, _ = self.look(network, image, labels, fit)
-        inputs, light = self.inputs(image, labels, fit, again=True)
+        """Returns what cascade and network make of landmark fits."""
+        fit = self.settle(image, labels, fit)
+        inputs, light = self.inputs(image, labels, fit)
         return self.apply(network(inputs), fit, light)
 
     def apply(self, corrections: FaceCorrections, fit: CropFit, light: FirstLight) -> CropEstimate:
@@ -269,12 +241,6 @@ class FitCorrector:
             light_sh=light.exposure[:, None] * (light.shape + corrections.light),
             sigma_mm=AVERAGE_SIGMA_MM * corrections.log_sigma.exp(),
         )
-
-
-def sample_at(picture: Float[Tensor, "b c h w"], at: Float[Tensor, "b v 2"]) -> Float[Tensor, "b v c"]:
-    """Returns a picture's values at places in -1..1, its border's beyond."""
-    sampled = functional.grid_sample(picture, at[:, None], padding_mode="border", align_corners=False)
-    return sampled[:, :, 0].transpose(1, 2)
 
 
 def seen_from_camera(

@@ -77,7 +77,7 @@ class LocalCluster:
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
 
-    def _until(self, command: list[str], pattern: str, seconds: float = 300) -> None:
+    def _until(self, command: list[str], pattern: str, seconds: float = 600) -> None:
         """Waits until a command succeeds and says something; starts again what gave up, as KubeRay does."""
         end = time.monotonic() + seconds
         while True:

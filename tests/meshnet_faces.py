@@ -7,7 +7,7 @@ import torch
 from raylib.camera import Camera, rotation_from_euler_deg
 from raylib.color import linear_to_srgb
 from raylib.config import FitSettings
-from raylib.fit_correction import CropFit
+from raylib.crop_fit import CropFit
 from raylib.fitting import LandmarkFitter
 from raylib.lighting import SphericalHarmonicLight
 from raylib.morphable import LinearFaceModel

@@ -8,11 +8,13 @@ import torch
 from meshnet_faces import rendered_samples
 
 from raylib.config import FaceLossWeights, FitSettings
+from raylib.crop_fit import sample_at
 from raylib.errors import ConfigError
 from raylib.estimates import FaceBatch
 from raylib.face_network import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
 from raylib.faces import crop_face
-from raylib.fit_correction import FitCorrector, sample_at
+from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
+from raylib.fit_correction import FitCorrector
 from raylib.fitting import LandmarkFitter
 from raylib.mesh import face_areas_normals, vertex_normals
 from raylib.morphable import load_prior
@@ -33,7 +35,7 @@ def mean_albedo(model):
 
 @pytest.fixture(scope="module")
 def corrector(model, mean_albedo):
-    return FitCorrector(model, mean_albedo)
+    return FitCorrector(model, mean_albedo, FitCascade.empty(model))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,6 @@ def shaken(network, size=0.02, seed=1):
         for p in network.parameters():
             if not bool(p.any()):
                 p.copy_(size * torch.randn(p.shape, generator=g))
-        network.direct.weight.mul_(0.02)
     return network
 
 
@@ -62,8 +63,8 @@ def test_an_untrained_network_returns_the_fit(model, corrector, samples):
     corrections = small_network(model)(inputs)
     assert all(not bool(v.any()) for v in corrections.__dict__.values())
     estimate = corrector.apply(corrections, samples.fit, light)
-    twice = corrector.estimate(small_network(model), samples.images, samples.labels, samples.fit)
-    assert torch.allclose(twice.verts_mm, estimate.verts_mm) and torch.allclose(twice.camera.T, estimate.camera.T)
+    whole = corrector.estimate(small_network(model), samples.images, samples.labels, samples.fit)
+    assert torch.equal(whole.verts_mm, estimate.verts_mm) and torch.equal(whole.camera.T, estimate.camera.T)
     assert torch.equal(estimate.verts_mm, model.verts(samples.fit.identity, samples.fit.expression))
     assert torch.equal(estimate.camera.R, samples.fit.camera.R)
     assert torch.equal(estimate.camera.T, samples.fit.camera.T)
@@ -80,7 +81,7 @@ def test_every_weight_learns(model, corrector, samples):
     )
     total.backward()
     silent = [n for n, p in network.named_parameters() if p.grad is None or not bool(p.grad.any())]
-    assert silent == ["direct.weight", "direct.bias"]  # least squares, left alone
+    assert silent == []
     assert all(bool(torch.isfinite(p.grad).all()) for p in network.parameters() if p.grad is not None)
     assert all(np.isfinite(v) for v in terms.values())
 
@@ -121,9 +122,19 @@ def photographed(model, corrector, seed=5, turn=0, scale=1):
 
 
 @pytest.fixture(scope="module")
-def weights(model, mean_albedo, tmp_path_factory):
+def cascade(model, samples):
+    """A cascade of two steps that say something."""
+    features = cascade_features(descriptor_maps(samples.images, samples.labels), samples.fit, model)
+    g, c = torch.Generator().manual_seed(2), 6 + len(model.identity) + len(model.expression)
+    weight = 2e-4 * torch.randn(2, features.shape[1], c, generator=g)
+    mean, spread = features.mean(0), features.std(0).clamp(min=0.05)
+    return FitCascade(weight, torch.zeros(2, c), mean.repeat(2, 1), spread.repeat(2, 1))
+
+
+@pytest.fixture(scope="module")
+def weights(model, mean_albedo, cascade, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "meshnet.safetensors"
-    save_weights(shaken(small_network(model)), SMALL, mean_albedo, model, path)
+    save_weights(shaken(small_network(model)), SMALL, FitCorrector(model, mean_albedo, cascade), path)
     return path
 
 
@@ -175,11 +186,11 @@ def _to_crop(faces, px):
     return (moved / faces.crops.shape[1]).float()
 
 
-def test_weights_survive_the_file_in_half_precision(model, mean_albedo, corrector, samples, tmp_path):
+def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade, corrector, samples, tmp_path):
     network = shaken(small_network(model))
     path = tmp_path / "w.safetensors"
-    save_weights(network, SMALL, mean_albedo, model, path)
-    loaded, albedo = load_weights(path, model)
+    save_weights(network, SMALL, FitCorrector(model, mean_albedo, cascade), path)
+    loaded, found = load_weights(path, model)
     rounded = copy.deepcopy(network)
     for p in rounded.parameters():
         p.data = p.data.half().float()
@@ -187,7 +198,36 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, correcto
     with torch.inference_mode():
         a, b = loaded(inputs), rounded(inputs)
     assert torch.equal(a.offsets_mm, b.offsets_mm) and torch.equal(a.identity, b.identity)
-    assert torch.allclose(albedo, mean_albedo, rtol=1e-3)
+    assert torch.allclose(found.mean_albedo, mean_albedo, rtol=1e-3)
+    before, after = (c(samples.images, samples.labels, samples.fit, model) for c in (cascade, found.cascade))
+    assert torch.allclose(before.identity, after.identity, atol=2e-3)
+    assert torch.allclose(before.camera.R, after.camera.R, atol=2e-4)
+    assert not torch.allclose(before.identity, samples.fit.identity, atol=0.05)
+
+
+def test_a_step_moves_the_face_as_it_says(model, samples):
+    step = torch.zeros(6, 6 + len(model.identity) + len(model.expression))
+    assert torch.equal(posed(samples.fit, step, model).camera.T, samples.fit.camera.T)
+    step[:, 3:5] = torch.tensor([0.1, -0.05])
+    step[:, 6] = 1.5
+    moved = posed(samples.fit, step, model)
+    origin = torch.zeros(6, 1, 3)
+    shift = moved.camera.project(origin) - samples.fit.camera.project(origin)
+    assert torch.allclose(shift[:, 0], torch.tensor([0.1, -0.05]).expand(6, 2), atol=1e-4)
+    assert torch.allclose(moved.identity[:, 0], samples.fit.identity[:, 0] + 1.5)
+    step = torch.zeros_like(step)
+    step[:, 5] = 0.2
+    nearer = posed(samples.fit, step, model)
+    assert torch.allclose(nearer.camera.project(origin), samples.fit.camera.project(origin), atol=1e-4)
+    assert torch.allclose(nearer.camera.T, samples.fit.camera.T * torch.tensor(0.2).exp(), rtol=1e-4)
+
+
+def test_descriptors_hardly_change_with_the_light(samples):
+    darker = (samples.images.float() * 0.5).round().byte()
+    for bright, dark in zip(
+        descriptor_maps(samples.images, samples.labels), descriptor_maps(darker, samples.labels), strict=True
+    ):
+        assert (bright - dark).abs().mean() < 0.1 * bright.abs().mean()
 
 
 def test_weights_for_another_model_are_refused(model, weights, tmp_path):

@@ -10,13 +10,16 @@ from meshnet_faces import rendered_samples
 
 from raylib.camera import rotation_from_vector
 from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainMeshnetConfig
+from raylib.crop_fit import sample_at
 from raylib.errors import ConfigError
 from raylib.face_network import build_network
-from raylib.fit_correction import FitCorrector, sample_at
+from raylib.fit_cascade import FitCascade, posed
+from raylib.fit_correction import FitCorrector
 from raylib.lighting import SphericalHarmonicLight
 from raylib.mesh import vertex_normals
 from raylib.morphable import load_prior
 from raylib.training.face_augmentation import FaceAugmentation, reframed
+from raylib.training.face_cascade import StepTargets, rotation_vector, train_cascade
 from raylib.training.face_meshnet_loop import (
     batches,
     joined,
@@ -27,7 +30,6 @@ from raylib.training.face_meshnet_loop import (
     validate,
 )
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, vertex_weights
-from raylib.training.face_meshnet_start import CoefficientTargets, rotation_vector, start_with_least_squares
 from raylib.training.face_pictures import whole_light
 from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples
 
@@ -41,7 +43,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def corrector(model):
-    return FitCorrector(model, torch.tensor([0.5, 0.35, 0.27]).expand(len(model.mean), 3).contiguous())
+    albedo = torch.tensor([0.5, 0.35, 0.27]).expand(len(model.mean), 3).contiguous()
+    return FitCorrector(model, albedo, FitCascade.empty(model))
 
 
 @pytest.fixture(scope="module")
@@ -138,23 +141,14 @@ def test_rotation_vectors_invert_rotations():
     assert torch.allclose(rotation_vector(rotation_from_vector(w)), w, atol=1e-4)
 
 
-def test_targets_bring_the_fit_to_the_truth(model, corrector, samples):
-    from raylib.networks.face_meshnet import FaceCorrections
-
-    target = CoefficientTargets(corrector)(samples.fit, samples.truth)
-    _, light = corrector.inputs(samples.images, samples.labels, samples.fit)
-    b, v = len(target), len(model.mean)
-    corrections = FaceCorrections(
-        target[:, :3], target[:, 3:5], target[:, 5], target[:, 6:106], target[:, 106:],
-        torch.zeros(b, v, 3), torch.zeros(b, 9, 3), torch.zeros(b, v, 3), torch.zeros(b, v),
-    )  # fmt: skip
-    estimate = corrector.apply(corrections, samples.fit, light)
-    assert torch.allclose(estimate.camera.R, samples.truth.camera.R, atol=1e-4)
-    error, _ = aligned_error(estimate.verts_mm, samples.truth.verts_mm, vertex_weights(model))
+def test_targets_bring_the_fit_to_the_truth(model, samples):
+    moved = posed(samples.fit, StepTargets(model)(samples.fit, samples.truth), model)
+    verts = model.verts(moved.identity, moved.expression)
+    assert torch.allclose(moved.camera.R, samples.truth.camera.R, atol=1e-4)
+    error, _ = aligned_error(verts, samples.truth.verts_mm, vertex_weights(model))
     assert error.norm(dim=2).mean() < 0.2
-    at, wanted = (c.project(verts) for c, verts in ((estimate.camera, estimate.verts_mm),
-                                                    (samples.truth.camera, samples.truth.verts_mm)))  # fmt: skip
-    assert (at - wanted).norm(dim=2).mean() < 0.004
+    wanted = samples.truth.camera.project(samples.truth.verts_mm)
+    assert (moved.camera.project(verts) - wanted).norm(dim=2).mean() < 0.004
 
 
 def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):
@@ -201,15 +195,17 @@ def test_settings_name_what_is_missing():
 
 
 @pytest.mark.slow
-def test_least_squares_alone_beats_the_fit_on_faces_it_has_not_seen(model, corrector):
+def test_the_cascade_alone_beats_the_fit_on_faces_it_has_not_seen(model, corrector):
     # Landmarks that always err the same way: that much is linear.
     shifted = rendered_samples(model, 80, 11, size=64, bias=0.02)
-    network = small_network(model)
     samples = InMemory(shifted)
-    start_with_least_squares(network, corrector, samples, np.arange(64))
+    cascade = train_cascade(model, samples, np.arange(64), steps=2, ridge=2.0)
+    corrector = FitCorrector(model, corrector.mean_albedo, cascade)
     row = validate(
-        network, corrector, samples, np.arange(64, 80), vertex_weights(model), 16, torch.device("cpu"), torch.float32
-    )
+        small_network(model), corrector, samples, np.arange(64, 80), vertex_weights(model), 16,
+        torch.device("cpu"), torch.float32,
+    )  # fmt: skip
+    assert row["val_vertex_mm"] == pytest.approx(row["cascade_vertex_mm"])
     assert row["val_vertex_mm"] < 0.9 * row["fit_vertex_mm"]
     assert row["val_pose_deg"] < row["fit_pose_deg"]
 

@@ -20,7 +20,7 @@ from test_celebamask import write_palette
 from jobs.demo import write_photographs
 from raylib.segmentation import load_weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 PHOTOGRAPHS = {"fasseg_versions": ["V3"], "fasseg_test": ["V3/01"], "celebamask_test": 2, "celebamask_validation": 2}
 SMALLER = {

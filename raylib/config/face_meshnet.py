@@ -71,10 +71,12 @@ class FaceMeshNetSettings:
         graph_widths: channels on the mesh's levels of 145, 545 and 2113 vertices.
         hidden: width of the fully connected part.
         blocks: residual blocks at each size and level.
+        cascade_steps: linear regressions before the network, trained in closed form.
+        cascade_ridge: their penalty, as a share of the number of samples.
         warmup_steps: steps of the learning rate's rise.
         weight_decay: of AdamW.
         ema_decay: of the moving average of the weights, which is what is validated and kept.
-        init_weights: weights file to start from; without one training begins with a least squares solution.
+        init_weights: weights file to start from; without one training begins with the cascade.
         loss: weights of the terms.
     """
 
@@ -88,6 +90,8 @@ class FaceMeshNetSettings:
     graph_widths: tuple[int, ...] = (128, 64, 32)
     hidden: int = 512
     blocks: int = 1
+    cascade_steps: int = 3
+    cascade_ridge: float = 0.5
     warmup_steps: int = 100
     weight_decay: float = 0.02
     ema_decay: float = 0.998
@@ -100,7 +104,8 @@ class FaceMeshNetSettings:
         require(needed, "photographs", self.photographs, "a folder where photo_share is not 0")
         require(len(self.widths) == 4, "widths", self.widths, "four numbers")
         require(len(self.graph_widths) == 3, "graph_widths", self.graph_widths, "three numbers")
-        for name in ("hidden", "blocks", "warmup_steps"):
+        require(self.cascade_ridge > 0, "cascade_ridge", self.cascade_ridge, "a positive number")
+        for name in ("cascade_steps", "hidden", "blocks", "warmup_steps"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         held = self.held_out_photographs
         require(held >= 0, "held_out_photographs", held, "at least 0")

@@ -145,7 +145,7 @@ class TrainMeshnetConfig(TrainRun):
     steps_per_epoch: int = 0
     images_per_worker: int = 8
     accumulate: int = 1
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     decay_last: float = 0.1
     checkpoint_epochs: int = 1
     strip_epochs: int = 2

@@ -171,10 +171,6 @@ class FaceMeshNet(nn.Module):
         seen = squeezed * self._lattice(0).num_verts + widths[3] + fit_channels
         self.mix = nn.Sequential(nn.Linear(seen, hidden), nn.LayerNorm(hidden), nn.SiLU())
         self.think = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU())
-        # Pose, identity and expression are also a linear function of the fit and of what the coarsest level's
-        # vertices show: its least squares solution, which gradient steps leave alone.
-        direct = fit_channels + vertex_channels * self._lattice(0).num_verts
-        self.direct = _zero_linear(direct, 6 + identity_modes + expression_modes).requires_grad_(False)
         self.coefficient_head = _zero_linear(hidden, 6 + identity_modes + expression_modes)
         self.light_head = _zero_linear(hidden, 27)
         # Down again: what is known of the whole face meets the vertices, from coarse to fine.
@@ -226,33 +222,19 @@ class FaceMeshNet(nn.Module):
         offsets = subdivide(offsets) + self._offsets(2, y)
         surface = fine.to_verts(self.surface_head(y)).float()
 
-        # The first fit feature tells a second look from the first: least squares holds for the first only.
-        plain = self.direct(self.direct_features(inputs)).float() * (1 - inputs.fit_features[:, :1])
-        pose, identity, expression = (self.coefficient_head(mixed).float() * self._units(plain) + plain).split(
-            [6, self.identity_modes, self.expression_modes], dim=1
-        )
+        coefficients = self.coefficient_head(mixed).float()
+        pose, identity, expression = coefficients.split([6, self.identity_modes, self.expression_modes], dim=1)
         return FaceCorrections(
-            turn=pose[:, :3],
-            shift=pose[:, 3:5],
-            log_depth=pose[:, 5],
-            identity=identity,
-            expression=expression,
+            turn=0.02 * pose[:, :3],
+            shift=0.02 * pose[:, 3:5],
+            log_depth=0.02 * pose[:, 5],
+            identity=0.2 * identity,
+            expression=0.05 * expression,
             offsets_mm=offsets,
             light=0.2 * self.light_head(mixed).float().reshape(-1, 9, 3),
             log_albedo=2 * torch.tanh(surface[..., :3] / 2),
             log_sigma=3 * torch.tanh(surface[..., 3] / 3),
         )
-
-    def direct_features(self, inputs: FaceInputs) -> Float[Tensor, "b d"]:
-        """Returns what the linear part of the answer looks at."""
-        known = inputs.vertex_features[:, : self._lattice(0).num_verts].flatten(1)
-        return torch.cat([inputs.fit_features, known], dim=1)
-
-    def _units(self, like: Tensor) -> Float[Tensor, " c"]:
-        """Returns how far a unit step of the last layer moves each coefficient."""
-        units = like.new_full((like.shape[1],), 0.2)
-        units[:6], units[6 + self.identity_modes :] = 0.02, 0.05
-        return units
 
     def _offsets(self, index: int, y: Tensor) -> Tensor:
         moved = self._lattice(index).to_verts(self.offset_heads[index](y).float())

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from raylib.camera import Camera
 from raylib.config import FitSettings
-from raylib.fit_correction import CropFit
+from raylib.crop_fit import CropFit
 from raylib.fitting import LandmarkFitter
 from raylib.morphable import LinearFaceModel
 from raylib.training.augmentation import Augmentation, random_colour, random_degradation, random_occlusion

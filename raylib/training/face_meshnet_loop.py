@@ -53,8 +53,8 @@ class TrainState:
 
 def new_state(network: FaceMeshNet, weight_decay: float) -> TrainState:
     """Returns the state before the first step."""
-    learned = [p for p in network.parameters() if p.requires_grad]
-    decayed, free = [p for p in learned if p.ndim > 1], [p for p in learned if p.ndim <= 1]
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    free = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
     return TrainState(network, copy.deepcopy(network).requires_grad_(False), optimizer)
@@ -151,8 +151,6 @@ def train_step(
 ) -> dict[str, float]:
     """Does one optimiser step and returns the loss and its terms.
 
-    Every second step learns the second look: it starts where the averaged network's first look ends.
-
     Args:
         state: changed in place.
         corrector: face model and average albedo.
@@ -166,18 +164,16 @@ def train_step(
     """
     for group in state.optimizer.param_groups:
         group["lr"] = rate
-    fit, again = batch.fit, state.step % 2 == 1
     seen = batch.images, batch.labels
-    if again:
-        with torch.no_grad():
-            fit, _ = corrector.look(in_precision(state.average, precision), *seen, fit)
-    inputs, light = corrector.inputs(*seen, fit, again)
+    with torch.no_grad():
+        fit = corrector.settle(*seen, batch.fit)
+        inputs, light = corrector.inputs(*seen, fit)
     corrections = in_precision(state.model, precision)(inputs)
     estimate = corrector.apply(corrections, fit, light)
     reference = None
     if first_stage is not None:
         with torch.no_grad():
-            reference = corrector.estimate(in_precision(first_stage, precision), *seen, batch.fit)
+            reference = corrector.apply(in_precision(first_stage, precision)(inputs), fit, light)
     total, terms = loss(estimate, corrections, batch, lit, reference)
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
@@ -233,17 +229,19 @@ def validate(
     device: torch.device,
     precision: torch.dtype,
 ) -> dict[str, float]:
-    """Returns errors over samples with truth: network (`val_`), landmark fit (`fit_`), mean face (`mean_`)."""
+    """Returns errors over samples with truth: of the network (`val_`), of what it starts from, of the mean face."""
     rows: list[dict[str, float]] = []
     sizes: list[int] = []
     model = corrector.model
     for start in range(0, len(index), batch_size):
         batch = to_device(samples.batch(index[start : start + batch_size]), device)
         estimate = estimate_samples(network, corrector, batch, precision)
+        settled = corrector.settle(batch.images, batch.labels, batch.fit)
         fitted = model.verts(batch.fit.identity, batch.fit.expression)
         row: dict[str, float] = {}
         compared = {
             "val": (estimate.verts_mm, estimate.camera.R),
+            "cascade": (model.verts(settled.identity, settled.expression), settled.camera.R),
             "fit": (fitted, batch.fit.camera.R),
             "mean": (model.mean.expand_as(fitted), batch.fit.camera.R),
         }

@@ -26,6 +26,7 @@ from raylib.provenance import environment, sha256
 from raylib.ray_cluster import join_ray
 from raylib.training.curves import draw_curves
 from raylib.training.face_augmentation import FaceAugmentation
+from raylib.training.face_cascade import train_cascade
 from raylib.training.face_meshnet_loop import (
     batches,
     learning_rate,
@@ -37,7 +38,6 @@ from raylib.training.face_meshnet_loop import (
     validate,
 )
 from raylib.training.face_meshnet_loss import FaceLoss, vertex_weights
-from raylib.training.face_meshnet_start import start_with_least_squares
 from raylib.training.face_pictures import photographs, synthetic_pictures
 from raylib.training.face_samples import FaceSamples, SampleMaker, write_samples
 from raylib.training.precision import resolve_precision
@@ -56,7 +56,7 @@ from raylib.training.ray_run import (
 SCORE = "val_vertex_mm"
 """Figure of the validation by which checkpoints are kept; small is good."""
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-_START_SAMPLES = 20_000
+_CASCADE_SAMPLES = 20_000
 
 
 def _checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
@@ -105,17 +105,27 @@ def prepare_samples(config: TrainMeshnetConfig) -> None:
         (folder / "done").touch()
 
 
-def start(config: TrainMeshnetConfig, samples: FaceSamples) -> tuple[FaceMeshNet, FitCorrector]:
-    """Returns the network before the first step, the same on every worker, and the corrector that goes with it."""
-    model = load_prior()
-    if config.face.init_weights:
-        network, mean_albedo = load_weights(Path(config.face.init_weights), model)
-        return network.train(), FitCorrector(model, mean_albedo)
+def start(config: TrainMeshnetConfig) -> tuple[FaceMeshNet, FitCorrector]:
+    """Returns the network before the first step, and the corrector that goes with it.
+
+    Without weights to start from the cascade is trained, once: all workers read it from the cache.
+    """
+    model, face = load_prior(), config.face
+    if face.init_weights:
+        network, corrector = load_weights(Path(face.init_weights), model)
+        return network.train(), corrector
     torch.manual_seed(config.seed)
-    network = build_network(model, config.face.architecture)
-    corrector = FitCorrector(model, samples.mean_albedo())
-    start_with_least_squares(network, corrector, samples, np.arange(min(len(samples), _START_SAMPLES)))
-    return network, corrector
+    network = build_network(model, face.architecture)
+    path = Path(face.cache) / "cascade.safetensors"
+    if not path.is_file():
+        samples = FaceSamples(Path(face.cache) / "train", model)
+        index = np.arange(min(len(samples), _CASCADE_SAMPLES))
+        cascade = train_cascade(model, samples, index, face.cascade_steps, face.cascade_ridge, config.seed)
+        corrector = FitCorrector(model, samples.mean_albedo(), cascade)
+        partial_path = path.with_suffix(".partial")
+        save_weights(network, face.architecture, corrector, partial_path)
+        partial_path.replace(path)
+    return network, load_weights(path, model)[1]
 
 
 def train_worker(args: dict[str, Any]) -> str | None:
@@ -139,7 +149,7 @@ def train_worker(args: dict[str, Any]) -> str | None:
     held_out = FaceSamples(Path(face.cache) / "validation", model)
     photos = FaceSamples(Path(face.cache) / "photographs", model) if face.photo_share else None
 
-    network, corrector = start(config, samples)
+    network, corrector = start(config)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     first_stage = build_network(model, face.architecture).to(device).eval() if face.init_weights else None
     if first_stage is not None:
@@ -216,19 +226,16 @@ def _write_results(config: TrainMeshnetConfig, result: ray.train.Result) -> None
     history = state.history
     best = result.get_best_checkpoint(SCORE, "min")
     from_storage(best, partial(load_checkpoint, state))
-    samples = FaceSamples(Path(config.face.cache) / "train", model)
-    init = config.face.init_weights
-    mean_albedo = load_weights(Path(init), model)[1] if init else samples.mean_albedo()
     weights = out / "meshnet.safetensors"
-    save_weights(state.average, config.face.architecture, mean_albedo, model, weights)
+    save_weights(state.average, config.face.architecture, start(config)[1], weights)
     (out / "history.json").write_text(json.dumps(history, indent=1))
-    record = {"job": "train_meshnet", "config": asdict(config), "best": state.history[-1], "samples": len(samples)}
+    record = {"job": "train_meshnet", "config": asdict(config), "best": state.history[-1]}
     record["weights_sha256"] = sha256(weights)
     (out / "run.json").write_text(json.dumps(record | environment(("torch", "ray")), indent=1))
     columns = {key: [row[key] for row in history] for key in history[0]}
     panels = {"training loss": {"loss": columns["loss"]}}
     for figure in ("vertex_mm", "plane_mm", "normal_deg", "pose_deg"):
-        panels[figure] = {name: columns[f"{name}_{figure}"] for name in ("val", "fit", "mean")}
+        panels[figure] = {name: columns[f"{name}_{figure}"] for name in ("val", "cascade", "fit", "mean")}
     (out / "curves.svg").write_text(draw_curves(columns["epoch"], panels))
 
 
@@ -244,5 +251,6 @@ def run_face_training(config: TrainMeshnetConfig) -> Path:
     Path(config.out).mkdir(parents=True, exist_ok=True)
     join_ray(worker_output=True)
     prepare_samples(config)
+    start(config)
     _write_results(config, run_trainer(train_worker, {"config": config}, config, SCORE, "min"))
     return Path(config.out)

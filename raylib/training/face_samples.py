@@ -19,11 +19,11 @@ from torch import Tensor
 
 from raylib.camera import Camera, focal_from_fov
 from raylib.config import FaceSettings, FitSettings
+from raylib.crop_fit import CropFit
 from raylib.errors import ConfigError
 from raylib.estimates import FaceBatch
 from raylib.face_network import INPUT_PX, crop_fit
 from raylib.faces import FaceDetector, crop_face
-from raylib.fit_correction import CropFit
 from raylib.fitting import LandmarkFitter
 from raylib.morphable import LinearFaceModel
 from raylib.segmentation import FaceSegmenter

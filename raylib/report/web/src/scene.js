@@ -12,13 +12,13 @@ export const LOOK = { texture: 0, lit: 1, flat: 2, litTexture: 3, photograph: 4 
 
 const FACE = {
   vertexShader: `
-    attribute vec3 tint, t0, t1, t2, cast;
+    attribute vec3 tint, t0, t1, t2, onPhoto;
     uniform vec3 sh[9];
     varying vec3 vTint, vShade, vNormal, vCast;
     varying vec2 vUv;
     void main() {
       vTint = tint;
-      vCast = cast;
+      vCast = onPhoto;
       vUv = uv;
       vShade = t0.x * sh[0] + t0.y * sh[1] + t0.z * sh[2] + t1.x * sh[3] + t1.y * sh[4] + t1.z * sh[5]
              + t2.x * sh[6] + t2.y * sh[7] + t2.z * sh[8];
@@ -105,7 +105,7 @@ export class FaceScene {
     geometry.setAttribute("normal", new BufferAttribute(mesh.normals, 3));
     geometry.setAttribute("uv", new BufferAttribute(mesh.uv, 2));
     geometry.setAttribute("tint", new BufferAttribute(new Float32Array(mesh.verts.length).fill(0.8), 3));
-    for (const name of ["t0", "t1", "t2", "cast"]) {
+    for (const name of ["t0", "t1", "t2", "onPhoto"]) {
       geometry.setAttribute(name, new BufferAttribute(new Float32Array(mesh.verts.length), 3));
     }
     this.face = new Mesh(geometry, this.material);
@@ -141,7 +141,7 @@ export class FaceScene {
   /** Sets the photograph to cast on the face: where in it each vertex is (0..1, from below), and how well it is seen. */
   setPhotograph(image, cast) {
     this.#image("photo", image);
-    this.#fill("cast", cast);
+    this.#fill("onPhoto", cast);
   }
 
   #image(name, image) {
