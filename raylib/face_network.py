@@ -83,7 +83,7 @@ def save_weights(
     }
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"cascade.{name}": value for name, value in corrector.cascade.__dict__.items()}
-    tensors["mean_albedo"] = corrector.mean_albedo
+    tensors |= {"mean_albedo": corrector.mean_albedo, "average_sigma": corrector.average_sigma}
     # Features' means and deviations are few and span many orders.
     single = ("cascade.means", "cascade.spreads", "cascade.biases")
     kept = {n: t.detach().cpu().to(torch.float32 if n in single else torch.float16) for n, t in tensors.items()}
@@ -116,7 +116,7 @@ def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, FitCo
     network = build_network(model, json.loads(metadata["architecture"]))
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
     cascade = FitCascade(*(tensors[f"cascade.{f.name}"] for f in fields(FitCascade)))
-    return network.eval(), FitCorrector(model, tensors["mean_albedo"], cascade)
+    return network.eval(), FitCorrector(model, tensors["mean_albedo"], cascade, tensors.get("average_sigma"))
 
 
 def crop_fit(faces: FaceBatch, fit: LandmarkFit) -> CropFit:

@@ -30,7 +30,6 @@ Network = Callable[[FaceInputs], FaceCorrections]
 VERTEX_CHANNELS = 27
 """Number of vertex features; see `FitCorrector.inputs`."""
 IMAGE_CHANNELS = 3 + len(Label)
-AVERAGE_SIGMA_MM = 1.0
 _USUAL_DEPTH_MM = 700.0
 _SKIN = (Label.SKIN, Label.NOSE)
 _LEAST_SHADING = 0.05
@@ -87,12 +86,20 @@ class FitCorrector:
         model: the face model, on the hemisphere's topology.
         mean_albedo: albedo that is assumed before the network has spoken, linear RGB.
         cascade: what brings the fits nearer before the network looks.
+        average_sigma: uncertainty of each vertex before the network has spoken, millimetres; 1 by default.
     """
 
-    def __init__(self, model: LinearFaceModel, mean_albedo: Float[Tensor, "v 3"], cascade: FitCascade):
+    def __init__(
+        self,
+        model: LinearFaceModel,
+        mean_albedo: Float[Tensor, "v 3"],
+        cascade: FitCascade,
+        average_sigma: Float[Tensor, " v"] | None = None,
+    ):
         self.model = model
         self.mean_albedo = mean_albedo
         self.cascade = cascade
+        self.average_sigma = torch.ones(len(model.mean)) if average_sigma is None else average_sigma
         normals = vertex_normals(model.mean[None], model.faces)
         # What the average face's own shadow takes away; a face's exact shadow costs more than the whole network.
         full = self_shadow_transfer(model.mean[None], normals, model.faces)
@@ -106,7 +113,7 @@ class FitCorrector:
         }
         self.model = replace(m, **moved)
         self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)
-        self.cascade = self.cascade.to(device)
+        self.cascade, self.average_sigma = self.cascade.to(device), self.average_sigma.to(device)
         return self
 
     def transfer(self, normals: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 9"]:
@@ -241,7 +248,7 @@ class FitCorrector:
             verts_mm=verts,
             albedo=self.mean_albedo * corrections.log_albedo.exp(),
             light_sh=light.exposure[:, None] * (light.shape + corrections.light),
-            sigma_mm=AVERAGE_SIGMA_MM * corrections.log_sigma.exp(),
+            sigma_mm=self.average_sigma * corrections.log_sigma.exp(),
         )
 
 

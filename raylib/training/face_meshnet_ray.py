@@ -29,6 +29,7 @@ from raylib.training.face_augmentation import FaceAugmentation
 from raylib.training.face_cascade import train_cascade
 from raylib.training.face_meshnet_loop import (
     batches,
+    calibrated_sigma,
     learning_rate,
     load_checkpoint,
     new_state,
@@ -227,7 +228,13 @@ def _write_results(config: TrainMeshnetConfig, result: ray.train.Result) -> None
     best = result.get_best_checkpoint(SCORE, "min")
     from_storage(best, partial(load_checkpoint, state))
     weights = out / "meshnet.safetensors"
-    save_weights(state.average, config.face.architecture, start(config)[1], weights)
+    corrector = start(config)[1]
+    held_out = FaceSamples(Path(config.face.cache) / "validation", model)
+    index, precision = np.arange(len(held_out)), resolve_precision(config.precision, torch.device("cpu"))
+    corrector.average_sigma = calibrated_sigma(
+        state.average, corrector, held_out, index, vertex_weights(model), precision
+    )
+    save_weights(state.average, config.face.architecture, corrector, weights)
     (out / "history.json").write_text(json.dumps(history, indent=1))
     record = {"job": "train_meshnet", "config": asdict(config), "best": state.history[-1]}
     record["weights_sha256"] = sha256(weights)
