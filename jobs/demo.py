@@ -36,7 +36,8 @@ if __name__ == "__main__":
 
     out = Path("out/demo")
     write_photographs(out / "photographs")
-    config = ReconstructConfig(input=str(out / "photographs"), output=str(out / "faces"))
+    photographs, faces = str(out / "photographs"), str(out / "faces")
+    config = ReconstructConfig(input=photographs, output=faces, method="meshnet", refine=30)
     status = reconstruct(config)
     report_run(config)
     sys.exit(status)

@@ -7,7 +7,8 @@ photograph gives the same inputs, and the corrections turn, move and grow with i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -107,9 +108,10 @@ class FitCorrector:
     def to(self, device: torch.device | str) -> FitCorrector:
         """Moves everything to a device and returns itself."""
         m = self.model
-        moved = {f.name: value.to(device) for f in fields(m) if isinstance(value := getattr(m, f.name), Tensor)}
-        rest = {"name": m.name, "sha256": m.sha256}
-        self.model = LinearFaceModel(**rest, **moved)
+        moved: dict[str, Any] = {
+            f.name: value.to(device) for f in fields(m) if isinstance(value := getattr(m, f.name), Tensor)
+        }
+        self.model = replace(m, **moved)
         self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)
         self.cascade, self.average_sigma = self.cascade.to(device), self.average_sigma.to(device)
         return self

@@ -392,8 +392,9 @@ def test_the_reference_is_the_mean_face_as_bright_as_the_picture():
 
 
 def test_truth_without_albedo_is_one_sentence(tmp_path):
+    from judged_faces import write_scan
+
     from raylib.evaluation.run_appearance import run_appearance
-    from tests.test_evaluate_shape import write_scan
 
     verts = load_prior().mean.double().numpy()
     write_scan(tmp_path, "a", verts, FACES, model_landmarks(load_prior(), verts))

@@ -52,7 +52,7 @@ def configuration(overlay: str, job: str, folder: Path, monkeypatch) -> Any:
     python, script, *arguments = words(entrypoint, places(documents))
     assert python == "python"
     parsed: list[Any] = []
-    monkeypatch.setattr(cli, "main", lambda run, kind, text: parsed.append(cli.parse(kind, text, arguments)))
+    monkeypatch.setattr(cli, "main", lambda run, kind, text, **_: parsed.append(cli.parse(kind, text, arguments)))
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(script, run_name="__main__")
     (config,) = parsed

@@ -197,7 +197,7 @@ def test_training_makes_the_pictures_alike():
 
 def test_babymeshnet_closes_in_on_its_target():
     loss = LossWeights(mse=1, vgg=0, chamfer=0, edge=0, normal=0, laplacian=0)
-    paper = PaperSettings(template="sphere", target="teapot", loss=loss)
+    paper = PaperSettings(template="sphere", target="teapot", loss=loss, distance=2.7, fov_deg=60.0)
     task = BabyTask(TrainMeshnetConfig(network="babymeshnet", image_px=PX, paper=paper), CPU)
     torch.manual_seed(0)
     state = new_state(task.new_network())

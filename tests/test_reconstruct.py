@@ -22,7 +22,7 @@ from rich.console import Console
 from raylib.camera import Camera
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
-from raylib.reconstruction.rows import SCHEMA, to_parquet
+from raylib.reconstruction.rows import SCHEMA, SCHEMA_VERSION, to_parquet
 from raylib.reconstruction.run import config_sha256, reconstruct
 from raylib.segmentation import Label, snap_to_labels
 
@@ -106,7 +106,7 @@ def test_duckdb_and_pandas_read_the_table_without_ray(run):
     for path in (run[1] / "faces").glob("*.parquet"):
         schema = pq.read_schema(path)
         assert schema.remove_metadata().equals(SCHEMA.remove_metadata())
-        assert schema.metadata[b"physface_schema_version"] == b"1"
+        assert schema.metadata[b"physface_schema_version"] == SCHEMA_VERSION.encode()
         assert schema.field("verts_mm").metadata[b"shape"] == b"v,3"
 
 

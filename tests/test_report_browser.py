@@ -46,7 +46,7 @@ def mixed(tmp_path_factory) -> Path:
     add_files(output, rows)
     estimated = face_rows(2, seed=9, estimated=True)
     for row, name in zip(estimated, ("estimated 1.jpg", HOSTILE[1]), strict=True):
-        row["image_uri"] = f"/other/{name}"
+        row |= {"image_uri": f"/other/{name}", "preview_uri": rows[0]["preview_uri"]}
     return write(write_run(output, rows + estimated + failed_rows()))
 
 
@@ -178,13 +178,13 @@ def test_what_a_row_lacks_is_said(tab):
         "the run wrote no texture"
     ]
     shots = {}
-    for view in ("shape", "albedo", "lit", "error", "sigma", "seen"):
+    for view in ("texture", "shape", "albedo", "lit", "error", "sigma", "seen"):
         page.click(f"[data-view={view}]")
         shots[view] = tab.stage()
     for one, other in zip(list(shots)[:-1], list(shots)[1:], strict=True):
         assert changed(shots[one], shots[other]) > 0.1, (one, other)
     page.click("[data-view=lit]")
-    page.click("text=Estimated light")
+    page.locator(".light button").first.click()  # the lamp instead of the estimated light
     assert changed(shots["lit"], tab.stage()) > 0.1
     page.click("[data-view=error]")
     assert "albedo under the estimated light" in page.inner_text(".legend")

@@ -72,7 +72,7 @@ def run_names(uris: Sequence[str], hidden: Sequence[bool]) -> list[str]:
     """Returns short names of runs that tell them apart: the last parts of their paths, as many as that takes."""
     paths = [PurePosixPath(uri.rstrip("/")).parts for uri in uris]
     for length in range(1, max(map(len, paths)) + 1):
-        names = ["/".join(parts[-length:]) for parts in paths]
+        names = [str(PurePosixPath(*parts[-length:])) for parts in paths]
         if len(set(names)) == len(names):
             break
     else:

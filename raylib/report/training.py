@@ -151,7 +151,8 @@ def _mesh(glb: bytes) -> dict[str, Any]:
     verts = np.asarray(mesh.vertices, np.float32)
     unit = 200.0 / float(np.ptp(verts, axis=0).max() or 1.0)
     faces = np.asarray(mesh.faces)
-    colors = np.asarray(mesh.visual.to_color().vertex_colors, np.float32)[:, :3] / 255
+    visual = mesh.visual if mesh.visual.kind != "texture" else mesh.visual.to_color()
+    colors = np.asarray(visual.vertex_colors, np.float32)[:, :3] / 255
     topology = SharedTopology("", verts * unit, faces, np.zeros((len(verts), 2)), None)
     own = colors if len(colors) == len(verts) else None
     return {"topology": topology.packed(), "unit": unit, "mesh": pack_mesh(verts * unit, verts * unit, colors=own)}

@@ -43,8 +43,8 @@ def synthetic_pictures(faces: SyntheticFaces) -> list[Picture]:
     pictures = []
     for i in range(len(faces)):
         effects = faces.effects[i]
-        red, blue = effects["balance"]  # type: ignore[misc]
-        gain = float(effects["exposure"]) * np.array([red, 1.0, blue])  # type: ignore[arg-type]
+        red, blue = np.asarray(effects["balance"], dtype=float)
+        gain = float(np.asarray(effects["exposure"])) * np.array([red, 1.0, blue])
         light = whole_light(faces.light_sh[i], faces.lamp_direction[i], faces.lamp_color[i], gain)
         camera = faces.camera.select(slice(i, i + 1))
         pictures.append(
