@@ -178,3 +178,12 @@ def wait_for_parts(output: Path, count: int, run: Run, timeout_s: float = 240) -
         assert time.monotonic() < deadline, run.log.read_text()[-3000:]
         time.sleep(0.02)
     return True
+
+
+def wait_for_workers(run: Run, word: str, count: int = 1, timeout_s: float = 240) -> list[int]:
+    """Returns the processes of the run with a word in their command line, as soon as there are so many."""
+    deadline = time.monotonic() + timeout_s
+    while len(found := run.below(word)) < count:
+        assert run.process.poll() is None and time.monotonic() < deadline, run.log.read_text()[-3000:]
+        time.sleep(0.05)
+    return found

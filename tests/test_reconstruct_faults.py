@@ -9,9 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_runs import Run, assert_complete, make_photographs, mesh_bytes, parent_of, wait_for_parts
+from fault_runs import (
+    Run,
+    assert_complete,
+    make_photographs,
+    mesh_bytes,
+    parent_of,
+    wait_for_parts,
+    wait_for_workers,
+)
 
 IMAGES = 40
+DETECTING, MESHING = "MapWorker(MapBatches(DetectStage)", "MapWorker(MapBatches(MeshStage)"
 SETTINGS = ["--faces.detector", "hog", "--images_per_shard", "2"]
 
 
@@ -84,12 +93,11 @@ def test_a_driver_killed_ten_times_ends_with_every_image_once(photos, undisturbe
 def test_killed_actors_and_children_cost_no_image(photos, undisturbed, home, tmp_path):
     run = Run(home, ["--input", str(photos), "--output", str(tmp_path), *SETTINGS])
     try:
-        assert wait_for_parts(tmp_path, 1, run)
-        (child, *_) = run.below("spawn_main")
-        actor = parent_of(child)
-        os.kill(child, signal.SIGKILL)
-        for word in ("MapWorker(MapBatches(DetectStage)", "MapWorker(MapBatches(MeshStage)"):
-            (victim, *_) = [pid for pid in run.below(word) if pid != actor]
+        # Detection may be through with all images before the first part is there: nobody would be left to kill.
+        meshing, *_ = wait_for_workers(run, MESHING)
+        first, second, *_ = wait_for_workers(run, DETECTING, 2)
+        child, *_ = [pid for pid in wait_for_workers(run, "spawn_main", 4) if parent_of(pid) == first]
+        for victim in (child, second, meshing):
             os.kill(victim, signal.SIGKILL)
         assert run.wait() == 0, run.log.read_text()[-3000:]
     finally:
@@ -103,9 +111,8 @@ def test_killed_actors_and_children_cost_no_image(photos, undisturbed, home, tmp
 def test_a_killed_actor_takes_its_child_with_it(photos, home, tmp_path):
     run = Run(home, ["--input", str(photos), "--output", str(tmp_path), *SETTINGS])
     try:
-        assert wait_for_parts(tmp_path, 1, run)
-        (actor, *_) = run.below("MapWorker(MapBatches(DetectStage)")
-        children = [pid for pid in run.below("spawn_main") if parent_of(pid) == actor]
+        actor, *_ = wait_for_workers(run, MESHING)
+        children = [pid for pid in wait_for_workers(run, "spawn_main", 4) if parent_of(pid) == actor]
         assert children
         os.kill(actor, signal.SIGKILL)
         deadline = time.monotonic() + 20
