@@ -188,14 +188,14 @@ def _run_pass(
     return progress
 
 
-def _output_error(error: BaseException | None) -> StorageError | None:
-    """Returns the output's error that Ray has wrapped, None if something else went wrong."""
-    while error is not None:
-        cause = getattr(error, "cause", None) or error.__cause__
-        if isinstance(cause, StorageError):
-            return StorageError(str(cause))
-        error = cause
-    return None
+def _output_error(error: Exception) -> StorageError | None:
+    """Returns the output's error that a stage ended with, None if something else went wrong.
+
+    Ray Data wraps what a stage raises and loses it on the way to the driver; its traceback comes as text.
+    """
+    name = f"{StorageError.__module__}.{StorageError.__qualname__}: "
+    told = (line.strip() for line in str(error).splitlines())
+    return next((StorageError(line.removeprefix(name)) for line in told if line.startswith(name)), None)
 
 
 def _count(inputs: Inputs, finished: Finished, progress: RunProgress) -> None:
