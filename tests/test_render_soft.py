@@ -11,6 +11,7 @@ from raylib.errors import ConfigError
 from raylib.lighting import PhongLight, SphericalHarmonicLight, self_shadow_transfer
 from raylib.mesh import boundary_edges, vertex_normals
 from raylib.render import SoftRenderer, SoftSettings, fast_vertex_normals, pytorch3d_backend, rasterize
+from raylib.render.projection import pixel_verts
 from raylib.render.pytorch3d_backend import rasterize_pixel_verts
 from raylib.render.soft import even_bands
 
@@ -203,6 +204,27 @@ def test_fast_normals_and_their_gradient_equal_double_precision():
     (ours, our_grad), (exact, exact_grad) = results
     assert (ours - exact).abs().max() <= 1e-5
     assert (our_grad - exact_grad).norm() <= 1e-5 * exact_grad.norm()
+
+
+def test_projection_and_its_gradients_equal_double_precision():
+    """Vertices behind the camera among them, whose pixels only have to stay finite."""
+    g = torch.Generator().manual_seed(0)
+    verts = 60 * torch.randn(3, 200, 3, generator=g, dtype=torch.float64)
+    R = rotation_from_euler_deg(torch.tensor([[20.0, 5, 3], [-40, 10, 0], [0, 0, 90]], dtype=torch.float64))
+    T = torch.tensor([[3.0, -2, 500], [0, 0, 900], [0, 0, 40]], dtype=torch.float64)
+    focal, principal = torch.tensor([300.0, 900, 50]).double(), 64 * torch.rand(3, 2, generator=g).double()
+    weights = torch.randn(3, 200, 3, generator=g, dtype=torch.float64)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.to(dtype).requires_grad_() for t in (verts, R, T, focal, principal)]
+        projected = pixel_verts(leaves[0], Camera(*leaves[1:]))
+        # Near the camera's plane positions grow without bound and would decide everything.
+        steady = (projected[..., 2:].abs() > 5).to(dtype)
+        (projected * steady * weights.to(dtype)).sum().backward()
+        results.append([projected * steady, *(leaf.grad for leaf in leaves)])
+    assert (results[0][0][..., 2] < 0).any()
+    for ours, exact in zip(*results, strict=True):
+        assert (ours - exact).abs().max() <= 2e-5 * exact.abs().max()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

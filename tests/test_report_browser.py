@@ -161,7 +161,8 @@ def test_a_face_turns_and_the_lamp_moves(tab):
     page.keyboard.press("j")
     page.wait_for_function("text => document.querySelector('.viewer h2').textContent !== text", arg=heading)
     page.keyboard.press("Escape")
-    assert not page.locator(".viewer").is_visible() and "#face=" not in page.url
+    page.wait_for_function("!location.hash.includes('face=')")
+    assert not page.locator(".viewer").is_visible()
 
 
 def test_what_a_row_lacks_is_said(tab):

@@ -60,8 +60,8 @@ def _start(output: Path) -> subprocess.Popen:
     command = [sys.executable, "jobs/synthesize.py", "--output", str(output), "--count", "24", "--rows_per_part", "2"]
     command += ["--split", "test", "--settings.size_px", "32", "--settings.shadow_directions", "16", "--actors", "1"]
     environment = os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **quiet)
+    with output.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=log, stderr=log)
 
 
 def _kill(run: subprocess.Popen) -> None:

@@ -123,6 +123,9 @@ class IsolatedWorker(Generic[A, R]):
             # The time limit is for the work, not for the imports of a fresh child.
             try:
                 self._ready.result(timeout=self._start_timeout_s)
+            except BrokenProcessPool:
+                self.close()
+                raise ChildCrashError("its process died while it started") from None
             except Exception:
                 self.close()
                 raise

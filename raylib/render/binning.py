@@ -18,13 +18,17 @@ from numba import njit
 from numpy.typing import NDArray
 
 from raylib.errors import RaylibError
-from raylib.parallel import KERNEL, run_parts
+from raylib.parallel import KERNEL, parts_for, run_parts
 
 TILE = 8
 """Edge of a tile in pixels; a row of a tile fills one vector register of eight floats."""
 
 _LOG2_TILE = 3
 _FACE_CHUNK = 2048
+
+FACES_WORTH_A_THREAD = 8192
+"""See `parts_for`."""
+
 _MIN_AREA = 1e-8
 _MIN_DEPTH = 1e-8
 
@@ -187,16 +191,17 @@ def bin_faces(
         RaylibError: a vertex is NaN, or infinite in front of the camera.
     """
     boxes = np.empty((face_verts.shape[0], 4), np.int32)
-    bad_face = np.full(threads, -1, np.int64)
+    parts = min(threads, parts_for(len(boxes), FACES_WORTH_A_THREAD))
+    bad_face = np.full(parts, -1, np.int64)
     radius = np.sqrt(np.float32(blur_radius))
-    run_parts(_face_boxes, threads, face_verts, columns, rows, radius, cull_backfaces, boxes, bad_face)
+    run_parts(_face_boxes, parts, face_verts, columns, rows, radius, cull_backfaces, boxes, bad_face)
     if bad_face.max() >= 0:
         face = int(bad_face.max())
         image = int(np.searchsorted(first_face, face, side="right")) - 1
         raise unusable_face(image, face - int(first_face[image]), face_verts[face].reshape(3, 3))
     tile_columns, tile_rows = -(-len(columns) // TILE), -(-len(rows) // TILE)
     n_tiles = tile_columns * tile_rows
-    parts = min(threads, len(first_face)) or 1
+    parts = min(parts, len(first_face)) or 1
     offsets = np.zeros(len(first_face) * n_tiles + 1, np.int64)
     run_parts(_count_faces, parts, boxes, first_face, n_faces, tile_columns, n_tiles, offsets)
     np.cumsum(offsets, out=offsets)

@@ -21,15 +21,19 @@ from torch.nn.functional import grid_sample, normalize
 from raylib.camera import Camera
 from raylib.errors import ConfigError
 from raylib.lighting import Light, shade
-from raylib.parallel import run_parts, thread_count
-from raylib.render.binning import unusable_face
+from raylib.parallel import parts_for, run_parts, thread_count
+from raylib.render.binning import FACES_WORTH_A_THREAD, unusable_face
 from raylib.render.interface import choose_backend
 from raylib.render.normals import fast_vertex_normals
+from raylib.render.projection import pixel_verts
 from raylib.render.soft_grad_kernels import N_GRAD_PLANES, prepare_gradients, soft_backward
 from raylib.render.soft_kernels import LANES, MIN_BACKGROUND, N_PLANES, face_boxes, soft_forward
 
 _REACH = math.log(1 / 1e-4 - 1)
 """A face reaches as far as its coverage is above 1e-4: squared distance over sigma."""
+
+_PIXELS_WORTH_A_THREAD = 16_384
+"""See `parts_for`."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,9 @@ class _SoftBlend(torch.autograd.Function):
         threads = thread_count()
         reach2 = np.float32(_REACH * settings.sigma_px2)
         boxes = np.empty((n_images * n_faces, 4), np.int32)
-        bad_face = np.full(threads, -1, np.int64)
-        run_parts(face_boxes, threads, scene[0], scene[3], np.sqrt(reach2), height, width, boxes, bad_face)
+        parts = parts_for(len(boxes), FACES_WORTH_A_THREAD)
+        bad_face = np.full(parts, -1, np.int64)
+        run_parts(face_boxes, parts, scene[0], scene[3], np.sqrt(reach2), height, width, boxes, bad_face)
         if bad_face.max() >= 0:
             image, face = divmod(int(bad_face.max()), n_faces)
             raise unusable_face(image, face, scene[0][image, scene[3][face]])
@@ -129,7 +134,8 @@ class _SoftBlend(torch.autograd.Function):
         )
         _, _, gamma, _ = ctx.softness
         grad_planes = np.empty((len(planes), N_GRAD_PLANES + planes.shape[1] - N_PLANES, planes.shape[2]), np.float32)
-        run_parts(prepare_gradients, threads, gamma, ctx.z_far, planes, of_color, of_share, of_alpha, grad_planes)
+        parts = parts_for(len(planes) * width, _PIXELS_WORTH_A_THREAD)
+        run_parts(prepare_gradients, parts, gamma, ctx.z_far, planes, of_color, of_share, of_alpha, grad_planes)
         grad_verts = np.zeros((threads, *verts.shape), np.float32)
         grad_values = np.zeros((threads, *values.shape), np.float32)
         run_parts(
@@ -142,6 +148,8 @@ class _SoftBlend(torch.autograd.Function):
 
 def even_bands(boxes: NDArray[np.int32], n_rows: int, parts: int) -> NDArray[np.int64]:
     """Returns the first rows of bands in which boxes cover equally many pixels, and the number of rows."""
+    if parts == 1:
+        return np.array([0, n_rows], np.int64)
     widths = boxes[:, 1] - boxes[:, 0] + 1
     begin, end = (np.bincount(rows, widths, n_rows + 1) for rows in (boxes[:, 2], boxes[:, 3] + 1))
     done = np.cumsum(np.cumsum(begin - end)[:n_rows])
@@ -252,12 +260,6 @@ class SoftRenderer:
         self, verts: Tensor, camera: Camera, parts: dict[str, Tensor], with_uv: bool = True
     ) -> dict[str, Tensor]:
         """Blends named attributes of the vertices and, where there are any, texture coordinates of the corners."""
-        in_camera = camera.to_camera(verts)
-        depth = in_camera[..., 2:]
-        # A face with a vertex behind the camera is culled by its depth; its pixels only have to stay finite.
-        divisor = torch.where(depth > 1e-6, depth, 1.0)
-        pixels = in_camera[..., :2] / divisor * camera.focal_px[:, None, None] + camera.principal_px[:, None]
-        pixel_verts = torch.cat([pixels, depth], dim=-1)
         names, sizes = list(parts), [part.shape[-1] for part in parts.values()]
         values = torch.cat(list(parts.values()), dim=-1) if parts else verts[..., :0]
         if self.face_uv is None or not with_uv:
@@ -266,7 +268,7 @@ class SoftRenderer:
             names, sizes, face_uv = [*names, "uv"], [*sizes, 2], self.face_uv
         fused = choose_backend(verts.device, self.settings.backend) == "numba"
         blend = _SoftBlend.apply if fused else _blend_fragments
-        color, share, alpha = blend(pixel_verts, values, face_uv, self.faces, self.settings)
+        color, share, alpha = blend(pixel_verts(verts, camera), values, face_uv, self.faces, self.settings)
         layers = dict(zip(names, color.split(sizes, dim=-1), strict=True)) if len(sizes) > 1 else {names[0]: color}
         layers |= {"share": share[..., None], "alpha": alpha}
         # Attributes of the surface alone: the background's share weighs as little as 1e-10, save where nothing is.
