@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import fsspec
 import pyarrow.parquet as pq
 import pytest
 from face_drawings import write_fasseg_v3
-from k8s_manifests import build, cluster_spec, named, nodes, places, write_settings
+from k8s_manifests import JOBS, OVERLAYS, build, cluster_spec, named, nodes, places, write_settings
 from kuberay_cluster import LocalCluster
 from moto.server import ThreadedMotoServer
 from test_celebamask import write_palette
@@ -45,7 +45,7 @@ SMALLER = {
 """What the trainings of the tests change in the settings of a cluster: they are to end in seconds."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def bucket() -> Iterator[tuple[dict[str, str], Any]]:
     """An S3 server on loopback: what the Secret physface-s3 and the address say, and its filesystem."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -62,89 +62,85 @@ def bucket() -> Iterator[tuple[dict[str, str], Any]]:
     server.stop()
 
 
-def test_reconstruct_from_bucket_to_bucket_with_gpu_nodes(bucket, tmp_path):
-    credentials, filesystem = bucket
-    documents = build("gpu")
-    write_photographs(tmp_path / "photographs")
-    for path in (tmp_path / "photographs").iterdir():
-        filesystem.pipe(f"physface-example/portraits/{path.name}", path.read_bytes())
-    write_settings(documents, tmp_path / "settings")
-    job = named(documents, "RayJob", "reconstruct")
-    assert [node["GPU"] for node in nodes(cluster_spec(job))] == [0, 1, 1]
-    cluster = LocalCluster(job, tmp_path, places(documents) | credentials)
-    try:
-        log = cluster.submit(job, tmp_path / "settings")
-    finally:
-        cluster.stop()
-    record = filesystem.cat("physface-example/faces/run.json").decode()
-    assert json.loads(record)["images"] == 5 and json.loads(record)["config"]["gpus_per_actor"] == 0.08
-    assert credentials["AWS_SECRET_ACCESS_KEY"] not in record + log
-    parts = filesystem.ls("physface-example/faces/faces", detail=False)
-    rows = [row for part in parts for row in pq.read_table(io.BytesIO(filesystem.cat(part))).to_pylist()]
-    assert {row["image_uri"] for row in rows} == {
-        f"s3://physface-example/portraits/{path.name}" for path in (tmp_path / "photographs").iterdir()
-    }
-    done = [row for row in rows if row["status"] == "ok"]
-    assert done and all(filesystem.size(f"physface-example/faces/{row['glb_uri']}") > 0 for row in done)
+def _storage(filesystem: Any, place: str) -> tuple[Any, str]:
+    """Returns the filesystem of a place of the overlay, and the path there."""
+    return (
+        (filesystem, place.removeprefix("s3://")) if place.startswith("s3://") else (fsspec.filesystem("file"), place)
+    )
 
 
-@pytest.fixture(scope="module")
-def laptop(tmp_path_factory) -> Iterator[tuple[LocalCluster, Path, Path]]:
-    """The overlay cpu-small: its cluster, the folder that is /data there, and that which is /etc/physface."""
-    home = tmp_path_factory.mktemp("laptop")
-    documents = build("cpu-small")
-    data, settings = home / "data", home / "settings"
-    write_photographs(home / "photographs")
-    variables = {name: value.replace("/data", str(data)) for name, value in places(documents).items()}
-    variables["PHYSFACE_INPUT"] = str(home / "photographs")
-    write_settings(documents, settings, SMALLER)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_entry_point_to_its_end(overlay, bucket, tmp_path):
+    """All four RayJobs, one after the other, on one cluster with all nodes that the overlay may have."""
+    if overlay not in ("cpu-small", "gpu") and not os.environ.get("ALL_OVERLAYS"):
+        pytest.skip("takes minutes; ALL_OVERLAYS=1 runs it too")
+    credentials, s3 = bucket
+    documents = build(overlay)
+    variables = {name: value.replace("/data", str(tmp_path / "data")) for name, value in places(documents).items()}
+    changes = SMALLER
+    if cluster_gpus := sum(node["GPU"] for node in nodes(cluster_spec(named(documents, "RayJob", "train-unet")))):
+        # The nodes' GPUs are but numbers here, and training would ask CUDA for them.
+        changes = SMALLER | {
+            name: SMALLER[name] | {"use_gpu": False} for name in ("train_unet.yaml", "train_meshnet.yaml")
+        }
+    settings = tmp_path / "settings"
+    write_settings(documents, settings, changes)
+    data = tmp_path / "data"
     write_fasseg_v3(data / "fasseg", persons=4, shots=3, size=48)
     (data / "celebamask").mkdir()
     write_palette(data / "celebamask", [f"{n:02d}" for n in range(8)])
-    cluster = LocalCluster(named(documents, "RayJob", "reconstruct"), home, variables)
-    yield cluster, data, settings
-    cluster.stop()
+    write_photographs(tmp_path / "photographs")
+    storage, portraits = _storage(s3, variables["PHYSFACE_INPUT"])
+    storage.makedirs(portraits, exist_ok=True)
+    for path in (tmp_path / "photographs").iterdir():
+        storage.pipe(f"{portraits}/{path.name}", path.read_bytes())
 
+    def job(name: str) -> dict[str, Any]:
+        return named(documents, "RayJob", name)
 
-def test_reconstruct_from_folder_to_folder(laptop):
-    cluster, data, settings = laptop
-    job = named(build("cpu-small"), "RayJob", "reconstruct")
-    log = cluster.submit(job, settings)
-    record = json.loads((data / "faces" / "run.json").read_text())
-    assert (
-        record["images"] == 5
-        and record["images_by_status"]["ok"] >= 1
-        and record["images_by_status"]["decode_error"] == 1
-    )
-    assert "5 images" in log
+    def record(storage: Any, folder: str) -> dict[str, Any]:
+        text = storage.cat(f"{folder}/run.json").decode()
+        assert credentials["AWS_SECRET_ACCESS_KEY"] not in text
+        return json.loads(text)
+
+    cluster = LocalCluster(job("reconstruct"), tmp_path, variables | credentials)
+    try:
+        logs = {name: cluster.submit(job(name), settings) for name in JOBS}
+        again = cluster.submit(job("reconstruct"), settings)
+    finally:
+        cluster.stop()
+    assert credentials["AWS_SECRET_ACCESS_KEY"] not in "".join(logs.values())
+    assert "5 images" in logs["reconstruct"] and "6 faces in" in logs["synthesize"]
     # What a second attempt of the job finds: nothing to do.
-    assert "5 of 5 images are done already" in cluster.submit(job, settings)
+    assert "5 of 5 images are done already" in again
 
+    storage, faces = _storage(s3, variables["PHYSFACE_OUTPUT"])
+    run = record(storage, faces)
+    assert run["images"] == 5 and run["images_by_status"]["decode_error"] == 1
+    assert run["config"]["gpus_per_actor"] == (0.08 if cluster_gpus else 0)
+    rows = [
+        row
+        for part in storage.ls(f"{faces}/faces", detail=False)
+        for row in pq.read_table(io.BytesIO(storage.cat(part))).to_pylist()
+    ]
+    assert {row["image_uri"].rpartition("/")[2] for row in rows} == {
+        path.name for path in (tmp_path / "photographs").iterdir()
+    }
+    done = [row for row in rows if row["status"] == "ok"]
+    assert done and all(storage.size(f"{faces}/{row['glb_uri']}") > 0 for row in done)
 
-def test_train_unet(laptop):
-    cluster, data, settings = laptop
-    cluster.submit(named(build("cpu-small"), "RayJob", "train-unet"), settings)
+    storage, synthetic = _storage(s3, variables["PHYSFACE_SYNTHETIC"])
+    assert record(storage, synthetic)["rows"] == 6
+    parts = storage.ls(f"{synthetic}/faces", detail=False)
+    assert len(parts) == 2
+    assert sum(pq.read_metadata(io.BytesIO(storage.cat(part))).num_rows for part in parts) == 6
+
+    local = fsspec.filesystem("file")
+    storage, checkpoints = _storage(s3, variables["PHYSFACE_CHECKPOINTS"])
     network, _ = load_weights(data / "unet" / "unet.safetensors")
     assert network.widths == (8, 16, 32)
-    record = json.loads((data / "unet" / "run.json").read_text())
-    assert record["config"]["num_workers"] == 2 and record["config"]["storage_path"] == str(data / "train")
-    assert list((data / "train" / "unet_small").glob("checkpoint_*"))
-
-
-def test_train_meshnet(laptop):
-    cluster, data, settings = laptop
-    cluster.submit(named(build("cpu-small"), "RayJob", "train-meshnet"), settings)
-    record = json.loads((data / "meshnet" / "run.json").read_text())
-    assert record["config"]["num_workers"] == 2 and record["config"]["network"] == "meshnet_paper"
+    for folder, name in (("unet", ""), ("meshnet", "meshnet_paper")):
+        config = record(local, str(data / folder))["config"]
+        assert config["num_workers"] == 2 and config["storage_path"] == variables["PHYSFACE_CHECKPOINTS"]
+        assert storage.glob(f"{checkpoints}/{name or config['name']}/checkpoint_*")
     assert (data / "meshnet" / "meshnet.safetensors").stat().st_size > 10**6
-    assert list((data / "train" / "meshnet_paper").glob("checkpoint_*"))
-
-
-def test_synthesize(laptop):
-    cluster, data, settings = laptop
-    log = cluster.submit(named(build("cpu-small"), "RayJob", "synthesize"), settings)
-    record = json.loads((data / "synthetic" / "run.json").read_text())
-    assert record["rows"] == 6 and record["config"]["actors"] == 2
-    parts = sorted((data / "synthetic" / "faces").glob("*.parquet"))
-    assert len(parts) == 2 and sum(pq.read_metadata(part).num_rows for part in parts) == 6
-    assert "6 faces in" in log
