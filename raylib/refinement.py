@@ -153,6 +153,18 @@ class Refiner:
         psnr = problem.psnr() if steps else psnr_before
         return Refinement(after if steps else start, transfer, psnr, psnr_before, estimates.error_iod)
 
+    def pictures(
+        self, faces: FaceBatch, estimates: FaceEstimates
+    ) -> tuple[Float[Tensor, "b s s 3"], Float[Tensor, "b s s 3"], Float[Tensor, "b s s"]]:
+        """Returns renderings over the crops and the crops, sRGB 0..1, and how much of each pixel is compared."""
+        target, weight = self._target(faces)
+        camera = faces.crop_camera(estimates.camera, self.size)
+        problem = _Problem(
+            self, faces, self._with_appearance(estimates, camera, target, weight), camera, target, weight
+        )
+        picture, weight = problem.picture()
+        return picture, target, weight
+
     def _target(self, faces: FaceBatch) -> tuple[Float[Tensor, "b s s 3"], Float[Tensor, "b s s"]]:
         """Returns the crops at the size of the comparison, sRGB 0..1, and how much of each pixel is bare face."""
         device = self.model.mean.device
@@ -337,14 +349,19 @@ class _Problem:
         picture = self.refiner.renderer(verts, camera, SphericalHarmonicLight(light), albedo, transfer=transfer)
         return linear_to_srgb(picture.image), self.weight * (picture.alpha.detach() > 0.99)
 
+    @torch.no_grad()
+    def picture(self) -> tuple[Float[Tensor, "b s s 3"], Float[Tensor, "b s s"]]:
+        """Returns the present rendering in sRGB 0..1, shadows cast anew, and the weight of each pixel."""
+        _, _, verts = self._shape()
+        transfer, _ = self.refiner.shadowed(verts)
+        picture, weight = self._render(verts, self._pose(), transfer)
+        return picture.clamp(0, 1), weight
+
     def psnr(self) -> Float[Tensor, " b"]:
         """Returns the fidelity of the present rendering inside the bare face, dB."""
-        with torch.no_grad():
-            _, _, verts = self._shape()
-            transfer, _ = self.refiner.shadowed(verts)
-            picture, weight = self._render(verts, self._pose(), transfer)
-            error = ((picture.clamp(0, 1) - self.target).square().mean(-1) * weight).sum((1, 2))
-            return -10 * torch.log10((error / weight.sum((1, 2)).clamp(min=1)).clamp(min=1e-10))
+        picture, weight = self.picture()
+        error = ((picture - self.target).square().mean(-1) * weight).sum((1, 2))
+        return -10 * torch.log10((error / weight.sum((1, 2)).clamp(min=1)).clamp(min=1e-10))
 
     def step(self, number: int) -> None:
         """Moves every parameter once."""

@@ -1,0 +1,292 @@
+"""What faces reconstructed from one photograph are worth as physics: fidelity, albedo under many lights, relighting.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py photographs DIR [--count 100] [--sheet worst.png]
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py lights [--people 16]
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py yale DIR
+
+All take `--method meshnet` (or `landmarks`) and `--refine 0 30`. One process, in batches as the job has them; processor
+time of one core.
+
+photographs: PSNR and SSIM of the rendering (albedo at the vertices times shading, no texture) over the 128 px crop, inside
+the bare face; distance of the landmarks from dlib's, of all 68 and of the 51 without the jaw, as shares of the distance of
+the outer eye corners; triangles turned over. The sheet shows the ten photographs with the least PSNR, or all (`--all`),
+with side views.
+
+lights: synthetic people of the split `test`, each lit in 8 ways. How much the albedo of a vertex varies among the pictures,
+as a share of how much the colours do that the picture has at that vertex: variance of values that are scaled to the same
+mean in each picture, over the vertices that the picture shows bare. And PSNR under four lights never seen.
+
+yale: the same variance on Yale B, by the angles of the lights; landmarks are those of the photograph lit from the front,
+since the camera stands still.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from raylib.benchmark.yale_b import read_people
+from raylib.camera import focal_from_fov, rotation_from_euler_deg
+from raylib.color import srgb_to_linear
+from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
+from raylib.estimates import FaceBatch, FaceEstimates
+from raylib.evaluation.appearance import AppearanceJudge
+from raylib.evaluation.faces import Prediction, TrueAppearance, TruePhoto
+from raylib.evaluation.picture_metrics import masked_ssim
+from raylib.evaluation.truth import prior_truth
+from raylib.faces import FaceDetector, crop_face
+from raylib.fitting import OUTER_EYE
+from raylib.mesh import face_areas_normals, vertex_normals
+from raylib.preview import clay_view
+from raylib.reconstruction.methods import Method, load_method
+from raylib.refinement import Refiner
+from raylib.segmentation import FaceSegmenter
+from raylib.synthesis import FaceSynthesizer, seeds_of
+
+_BATCH = 16
+_FOV_DEG = 30.0  # what the job assumes
+_YALE_FOV_DEG = 10.0
+_YALE_BINS_DEG = (0, 30, 50, 78)
+_TILE_PX = 160
+
+
+class Reconstructor:
+    """A method with refinement, as the job runs it."""
+
+    def __init__(self, name: str):
+        config = ReconstructConfig(input="-", output="-", method=name)
+        self.method: Method = load_method(config)
+        self.model = self.method.model
+        self.refiner = Refiner(self.model, config.fit)
+        self._segmenter = FaceSegmenter(device="cpu")
+        self.method_s = self.refine_s = 0.0
+
+    def batch(self, pictures: list[np.ndarray], landmarks: list[np.ndarray], fov_deg: float = _FOV_DEG) -> FaceBatch:
+        """Returns the faces with these landmarks, segmented."""
+        crops = [crop_face(rgb, points) for rgb, points in zip(pictures, landmarks, strict=True)]
+        size = torch.tensor([[rgb.shape[1], rgb.shape[0]] for rgb in pictures], dtype=torch.float32)
+        focal = focal_from_fov(fov_deg, size.amax(1))
+        images = np.stack([crop.rgb for crop in crops])
+        return FaceBatch(
+            torch.from_numpy(np.stack(landmarks)).float(), focal, size / 2, images,
+            np.stack([crop.to_photo for crop in crops]), self._segmenter.segment(images),
+        )  # fmt: skip
+
+    def __call__(self, faces: FaceBatch, steps: list[int]) -> dict[int, FaceEstimates]:
+        """Returns the estimates after each of these numbers of steps; 0 adds first guesses where there is no light."""
+        start = time.process_time()
+        estimates = self.method(faces)
+        self.method_s += time.process_time() - start
+        out = {}
+        for n in steps:
+            start = time.process_time()
+            out[n] = self.refiner(faces, estimates, n).estimates
+            if n:
+                self.refine_s += time.process_time() - start
+        return out
+
+
+def _turned(verts: torch.Tensor, mean: torch.Tensor, faces: torch.Tensor) -> np.ndarray:
+    """Returns how many triangles of each face look away from those of the mean face by more than 90 degrees."""
+    of = face_areas_normals(verts, faces)[1], face_areas_normals(mean[None], faces)[1]
+    return ((of[0] * of[1]).sum(2) < 0).sum(1).numpy()
+
+
+def photographs(args: argparse.Namespace) -> None:
+    detector = FaceDetector(FaceSettings())
+    reconstruct = Reconstructor(args.method)
+    files = sorted(p for p in Path(args.folder).rglob("*") if p.suffix.lower() in (".jpg", ".png"))[: args.count]
+    found = []
+    for path in files:
+        rgb = np.asarray(Image.open(path).convert("RGB"))
+        faces = detector(rgb)
+        if faces:
+            face = max(faces, key=lambda f: float(f.face_box[2] - f.face_box[0]))
+            if face.landmark_spread <= FaceSettings().max_landmark_spread:
+                found.append((path, rgb, face.landmarks))
+    rows: dict[int, list[dict[str, float]]] = {n: [] for n in args.refine}
+    tiles = []
+    for first in range(0, len(found), _BATCH):
+        some = found[first : first + _BATCH]
+        batch = reconstruct.batch([rgb for _, rgb, _ in some], [points for _, _, points in some])
+        estimates = reconstruct(batch, args.refine)
+        for n, estimate in estimates.items():
+            picture, target, weight = (x.numpy() for x in reconstruct.refiner.pictures(batch, estimate))
+            distance = (estimate.landmarks_px - batch.landmarks_px).norm(dim=2)
+            apart = (batch.landmarks_px[:, OUTER_EYE[0]] - batch.landmarks_px[:, OUTER_EYE[1]]).norm(dim=1)
+            turned = _turned(estimate.verts_mm, reconstruct.model.mean, reconstruct.model.faces)
+            for i in range(len(some)):
+                error = float((((picture[i] - target[i]) ** 2).mean(-1) * weight[i]).sum() / max(weight[i].sum(), 1))
+                rows[n].append({
+                    "psnr": -10 * np.log10(max(error, 1e-10)),
+                    "ssim": masked_ssim(picture[i], target[i], weight[i] > 0.5),
+                    "nme": float(distance[i].nanmean() / apart[i]),
+                    "nme_inner": float(distance[i, 17:].nanmean() / apart[i]),
+                    "turned": float(turned[i]),
+                })  # fmt: skip
+            if n == args.refine[-1]:
+                shown = np.where(weight[..., None] > 0.5, picture, target)
+                for i, (path, _, _) in enumerate(some):
+                    tiles.append(
+                        (rows[n][-len(some) + i]["psnr"], path.stem, target[i], shown[i], estimate.verts_mm[i])
+                    )
+    count = len(found)
+    print(f"{len(files)} photographs, {count} faces")
+    for n, values in rows.items():
+        of = {k: np.array([v[k] for v in values]) for k in values[0]}
+        print(
+            f"{args.method}, {n} steps: PSNR {of['psnr'].mean():.2f} dB (least {of['psnr'].min():.1f}, at least 26 in "
+            f"{100 * (of['psnr'] >= 26).mean():.0f} %), SSIM {of['ssim'].mean():.3f} (least {of['ssim'].min():.3f}), "
+            f"landmarks {100 * of['nme'].mean():.2f} % (most {100 * of['nme'].max():.1f}, over 4 % in "
+            f"{100 * (of['nme'] > 0.04).mean():.0f} %), inner {100 * of['nme_inner'].mean():.2f} %, triangles turned "
+            f"{of['turned'].mean():.2f} a face (most {of['turned'].max():.0f})"
+        )
+    print(f"method {1e3 * reconstruct.method_s / count:.1f} ms a face ({count / reconstruct.method_s:.0f} faces a second), "
+          f"refinement {reconstruct.refine_s / count:.2f} s a face")  # fmt: skip
+    if args.sheet:
+        tiles.sort(key=lambda t: t[0])
+        _sheet(tiles[: None if args.all else 10], reconstruct, Path(args.sheet))
+
+
+def _view(verts: torch.Tensor, faces: torch.Tensor, yaw_deg: float) -> np.ndarray:
+    """Returns the bare shape seen from the side."""
+    turn = rotation_from_euler_deg(torch.tensor([[yaw_deg - 25.0, 0.0, 0.0]]))[0]
+    flat = torch.tensor([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])  # face space from camera space
+    turned = verts @ (flat @ turn).T
+    return clay_view(turned.numpy(), vertex_normals(turned[None], faces)[0].numpy(), faces.numpy())
+
+
+def _sheet(tiles: list, reconstruct: Reconstructor, out: Path) -> None:
+    """Writes each face in a row: photograph, rendering over it, bare shape from three sides; two faces a row."""
+    drawn = []
+    for _, _, target, shown, verts in tiles:
+        panels = [(p * 255).astype(np.uint8) for p in (target, shown)]
+        panels += [_view(verts, reconstruct.model.faces, yaw) for yaw in (0.0, -65.0, 65.0)]
+        drawn.append(np.concatenate([np.asarray(Image.fromarray(p).resize((_TILE_PX,) * 2)) for p in panels], axis=1))
+    if len(drawn) % 2:
+        drawn.append(np.full_like(drawn[0], 255))
+    rows = [np.concatenate(drawn[i : i + 2], axis=1) for i in range(0, len(drawn), 2)]
+    Image.fromarray(np.concatenate(rows)).save(out)
+
+
+def _spread(values: np.ndarray) -> float:
+    """Returns the variance among pictures of values that are scaled to mean 1 in each: (pictures, vertices, channels)."""
+    scaled = values / values.mean(axis=(1, 2), keepdims=True)
+    return float(scaled.var(axis=0).mean())
+
+
+def _at(pixels: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Returns the picture's values at (v, 2) pixels, of the nearest one."""
+    rows, columns = (np.clip(pixels[:, k].astype(int), 0, image.shape[1 - k] - 1) for k in (1, 0))
+    return image[rows, columns]
+
+
+def lights(args: argparse.Namespace) -> None:
+    detector = FaceDetector(FaceSettings())
+    reconstruct = Reconstructor(args.method)
+    prior = reconstruct.model
+    skin = np.flatnonzero(prior.regions.numpy() == 0)
+    settings = SynthesisSettings(size_px=256, yaw_deg=30, shots=8, shots_differ_in="light")
+    make, judge = FaceSynthesizer("prior", settings), AppearanceJudge()
+    shares: dict[int, list[float]] = {n: [] for n in args.refine}
+    unseen: dict[int, list[float]] = {n: [] for n in args.refine}
+    pictures = 0
+    for person in range(args.people):
+        faces = make(seeds_of("test", 8, 8 * (args.first + person)))
+        found = [detector(image) for image in faces.image]
+        lit = [i for i, f in enumerate(found) if f and f[0].landmark_spread <= FaceSettings().max_landmark_spread]
+        if len(lit) < 4:
+            continue
+        pictures += len(lit)
+        batch = reconstruct.batch([faces.image[i] for i in lit], [found[i][0].landmarks for i in lit])
+        pixels = faces.camera.project(torch.from_numpy(faces.verts_mm)).numpy()[0]
+        depth = faces.camera.to_camera(torch.from_numpy(faces.verts_mm))[0, :, 2].numpy()
+        shown = _at(pixels, faces.face_pixels[0]) & (np.abs(_at(pixels, faces.depth[0]) - depth) < 3)
+        shown &= np.isin(np.arange(len(shown)), skin)
+        raw = np.stack(
+            [srgb_to_linear(torch.from_numpy(_at(pixels, faces.image[i])[shown] / 255.0)).numpy() for i in lit]
+        )
+        for n, estimate in reconstruct(batch, args.refine).items():
+            shares[n].append(_spread(estimate.albedo.numpy()[:, shown]) / _spread(raw))
+            for k, i in enumerate(lit[:2]):
+                unseen[n].append(_unseen(judge, faces, i, estimate.select(slice(k, k + 1)), prior))
+    print(f"{len(shares[args.refine[0]])} people, {pictures} pictures in which the face is found")
+    for n in args.refine:
+        print(f"{args.method}, {n} steps: variance of albedo {100 * np.mean(shares[n]):.0f} % of the colours' "
+              f"(median {100 * np.median(shares[n]):.0f}, at most 35 in {100 * np.mean(np.array(shares[n]) <= 0.35):.0f} % "
+              f"of people), unseen lights {np.mean(unseen[n]):.1f} dB")  # fmt: skip
+
+
+def _unseen(judge: AppearanceJudge, faces, i: int, estimate: FaceEstimates, prior) -> float:
+    camera = faces.camera.select(slice(i, i + 1))
+    true = TrueAppearance(
+        faces.albedo[i], faces.light_sh[i], faces.lamp_direction[i], faces.lamp_color[i], faces.labels[i], str(i)
+    )
+    photo = TruePhoto(faces.image[i], camera, faces.landmarks[i], faces.landmark_visible[i])
+    face = prior_truth(str(faces.seeds[i]), faces.verts_mm[i].astype(np.float64), 100, photo, (), true)
+    verts = estimate.verts_mm[0].double().numpy()
+    mine = Prediction(
+        verts, prior.faces.numpy(), verts[prior.landmark_verts.numpy()], True, estimate.camera,
+        estimate.albedo[0].double().numpy(), None, estimate.light_sh[0].double().numpy(),
+    )  # fmt: skip
+    return judge(mine, face).figures["unseen_psnr"]
+
+
+def yale(args: argparse.Namespace) -> None:
+    detector = FaceDetector(FaceSettings())
+    reconstruct = Reconstructor(args.method)
+    skin = reconstruct.model.regions.numpy() == 0
+    for person in read_people(Path(args.folder)):
+        frontal = int(person.angles_deg.argmin())
+
+        def exposed(k: int, photos: np.ndarray = person.photos) -> np.ndarray:
+            gray = np.clip(photos[k] * (200 / max(float(np.percentile(photos[k], 95)), 1.0)), 0, 255)
+            return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
+
+        points = detector(exposed(frontal))[0].landmarks
+        for low, high in itertools.pairwise(_YALE_BINS_DEG):
+            chosen = np.flatnonzero((person.angles_deg >= low) & (person.angles_deg < high))
+            estimates: dict[int, list[FaceEstimates]] = {n: [] for n in args.refine}
+            for first in range(0, len(chosen), _BATCH):
+                some = chosen[first : first + _BATCH]
+                batch = reconstruct.batch([exposed(k) for k in some], [points] * len(some), _YALE_FOV_DEG)
+                for n, estimate in reconstruct(batch, args.refine).items():
+                    estimates[n].append(estimate)
+            for n, parts in estimates.items():
+                camera = parts[0].camera.select(slice(0, 1))
+                pixels = camera.project(parts[0].verts_mm[:1])[0].numpy()
+                # The photographs are linear already; the crops were taken for sRGB, as the job takes every picture.
+                raw = np.stack([_at(pixels, exposed(k) / 255.0)[skin] for k in chosen])
+                raw = srgb_to_linear(torch.from_numpy(raw)).numpy()
+                albedo = np.concatenate([p.albedo.numpy()[:, skin] for p in parts])
+                apart = [np.corrcoef(np.log(v.mean(2) + 0.01)) for v in (albedo, raw)]
+                pairs = np.triu_indices(len(chosen), 1)
+                print(f"{person.name}, lights at {low} to {high} degrees ({len(chosen)}), {args.method}, {n} steps: variance "
+                      f"of albedo {100 * _spread(albedo) / _spread(raw):.0f} % of the photographs', mean correlation "
+                      f"{apart[0][pairs].mean():.2f} against {apart[1][pairs].mean():.2f}", flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["photographs", "lights", "yale"])
+    parser.add_argument("folder", nargs="?", help="photographs, or Yale B")
+    parser.add_argument("--method", default="meshnet", choices=["meshnet", "landmarks"])
+    parser.add_argument("--refine", type=int, nargs="+", default=[0, 30])
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--people", type=int, default=16)
+    parser.add_argument("--first", type=int, default=0, help="number of the first synthetic person")
+    parser.add_argument("--sheet", help="picture of the worst ten")
+    parser.add_argument("--all", action="store_true", help="all faces on the sheet")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    {"photographs": photographs, "lights": lights, "yale": yale}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
