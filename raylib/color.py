@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""How bright linear red, green and blue look."""
+
 
 def srgb_to_linear(srgb: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     """Returns linear light from sRGB, differentiable."""

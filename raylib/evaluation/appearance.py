@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from raylib.camera import Camera
+from raylib.color import LUMINANCE
 from raylib.evaluation.drawing import Drawing, draw, shading, to_linear, to_srgb, transfer_of
 from raylib.evaluation.faces import Prediction, TrueAppearance, TrueFace, TruePhoto
 from raylib.evaluation.picture_metrics import (
@@ -45,7 +46,6 @@ IDENTICAL_DB = 99.0
 
 _VGG_PX = 128
 _SPHERE_DIRECTIONS = 2000
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 UNSEEN_LIGHTS = (
     # Direction in the picture (x to its right, y up, z to the camera), colour of the lamp, light from everywhere.
@@ -144,10 +144,10 @@ def sphere_shading(appearance: TrueAppearance, normals: Float[np.ndarray, "n 3"]
 
 def main_direction(light_sh: Float[np.ndarray, "9 3"]) -> Float[np.ndarray, " 3"]:
     """Returns the direction from which most light comes: that of the first band's luminance; zero without one."""
-    y, z, x = light_sh[1:4] @ _LUMINANCE
+    y, z, x = light_sh[1:4] @ LUMINANCE
     vector = np.array([x, y, z])
     size = np.linalg.norm(vector)
-    return vector / size if size > 1e-9 * max(abs(float(light_sh[0] @ _LUMINANCE)), 1e-30) else np.zeros(3)
+    return vector / size if size > 1e-9 * max(abs(float(light_sh[0] @ LUMINANCE)), 1e-30) else np.zeros(3)
 
 
 def light_errors(

@@ -150,7 +150,7 @@ def _maps(
     neck = ramp(y - (chin_y - 8 - 16), 0, 14)  # under the jaw it thins out
     line = np.stack([marks[35] + [2, 3, 0], marks[54] + [10, 4, 0], marks[54] + [11, -9, 0]])[:, :2]
     crease, _ = _to_line(np.stack([side, y], axis=1), line)
-    nostril = bump(abs(marks[34, 0]) + 1.6, marks[34, 1] + 2.4, 2.6, 1.6)
+    nostril = bump(abs(marks[34, 0]) + 1.6, marks[34, 1] + 2.4, 3.2, 2.0)
     flush = bump(36, -32, 13, 11) + 0.8 * bump(0, marks[30, 1], 10, 8) + 0.4 * bump(0, chin_y + 14, 12, 8)
     lower_lid = bump(abs(marks[46, 0]) - 4, marks[46, 1] - 6, 10, 3.4) * ramp(lid_gap, 0, 2.0)
     columns = {

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from raylib.camera import FRONTAL, Camera, focal_from_fov, rotation_from_euler_deg
+from raylib.color import LUMINANCE
 from raylib.config import SynthesisSettings
 from raylib.synthesis.atlas import atlas, face_labels
 from raylib.synthesis.background import draw_background, pictures
@@ -203,7 +204,7 @@ class FaceSynthesizer:
         verts = self.head.verts(person.prior_identity, expression)
         picture = self._make(verts, camera, light, look, background)
         effects_rng = random_for(seed, "camera")
-        effects = draw_effects(effects_rng, s.size_px)
+        effects = draw_effects(effects_rng, s.size_px, float(picture.albedo.mean(0) @ LUMINANCE))
         if not s.camera_effects:
             effects = type(effects)()
         row = _truth(picture)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from raylib.color import LUMINANCE
 from raylib.lighting import N_SH, sh_basis
 
 _SHARPEST = 4.0
@@ -84,13 +85,13 @@ def _draw_scene(rng: np.random.Generator, kind: str) -> _Scene:
                                     (ground, 0.15 * rng.uniform(0.5, 1.2, 3), 1.0)])  # fmt: skip
     if kind == "sunny":
         sun = _toward(rng.uniform(-130, 130), rng.uniform(15, 75))
-        return _Scene(0.2 * cool, [(up, rng.uniform(0.25, 0.5) * cool, 0.8),
+        return _Scene(0.25 * cool, [(up, rng.uniform(0.3, 0.6) * cool, 0.8),
                                    (ground, rng.uniform(0.05, 0.3) * warm, 1.0)],
-                      (sun, rng.uniform(0.8, 1.6) * kelvin(rng.uniform(4200, 6000)), 0.02))  # fmt: skip
+                      (sun, rng.uniform(0.5, 1.5) * kelvin(rng.uniform(4200, 6000)), 0.02))  # fmt: skip
     if kind == "window":
         window = _toward(sign * rng.uniform(20, 95), rng.uniform(-5, 40))
         lamp = (window, rng.uniform(0.3, 0.8) * cool, rng.uniform(0.25, 0.45))
-        return _Scene(0.18 * warm, [(window, rng.uniform(0.5, 1.0) * cool, rng.uniform(1.5, 3.0)),
+        return _Scene(rng.uniform(0.15, 0.35) * warm, [(window, rng.uniform(0.5, 1.0) * cool, rng.uniform(1.5, 3.0)),
                                     (up, rng.uniform(0.05, 0.3) * warm, 1.0)], lamp)  # fmt: skip
     if kind == "ceiling":
         above = _toward(rng.uniform(-70, 70), rng.uniform(35, 80))
@@ -189,5 +190,5 @@ def _front_level(
     normals = some / np.linalg.norm(some, axis=1, keepdims=True)
     lambert = sh_basis(torch.tensor(normals, dtype=torch.float32)).numpy() * np.repeat([1, 2 / 3, 1 / 4], [1, 3, 5])
     shading = lambert @ sh + np.maximum(normals @ lamp_direction, 0)[:, None] * lamp_color
-    total = float((shading @ [0.2126, 0.7152, 0.0722]).mean())
+    total = float((shading @ LUMINANCE).mean())
     return max(total, 0.05)

@@ -13,6 +13,9 @@ from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from raylib.color import linear_to_srgb
 
+_MIDDLE_SKIN = 0.25
+_METERING = 0.3  # share of the skin's brightness, in stops, that exposure makes up for
+
 
 @dataclass(frozen=True)
 class CameraEffects:
@@ -47,17 +50,24 @@ class CameraEffects:
         return asdict(self)
 
 
-def draw_effects(rng: np.random.Generator, size: int) -> CameraEffects:
-    """Returns a random camera; most are nearly good."""
+def draw_effects(rng: np.random.Generator, size: int, skin: float = _MIDDLE_SKIN) -> CameraEffects:
+    """Returns a random camera; most are nearly good.
+
+    Args:
+        rng: random numbers.
+        size: side of the picture.
+        skin: brightness of the skin's albedo. A camera that meters the face makes up for some of it.
+    """
+    metered = float(np.clip((_MIDDLE_SKIN / max(skin, 1e-3)) ** _METERING, 0.8, 1.8))
     return CameraEffects(
-        exposure=float(np.exp(rng.normal(0.0, 0.16))),
+        exposure=metered * float(np.exp(rng.normal(0.0, 0.16))),
         balance=(float(np.exp(rng.normal(0, 0.05))), float(np.exp(rng.normal(0, 0.07)))),
         vignette=float(rng.beta(1, 5) * 0.5),
         blur_px=float(rng.gamma(1.2, 0.35)) * size / 256 + 0.15,
         motion_px=int(rng.integers(2, 6)) * int(rng.choice([-1, 1])) if rng.random() < 0.06 else 0,
         shot_noise=float(rng.gamma(1.2, 0.012)),
         read_noise=float(rng.gamma(1.2, 0.0025)),
-        contrast=float(rng.uniform(0.0, 0.6)),
+        contrast=float(rng.uniform(0.1, 0.8)),
         shrink=float(rng.uniform(0.4, 0.8)) if rng.random() < 0.15 else 1.0,
         jpeg_quality=int(rng.integers(55, 98)) if rng.random() < 0.8 else 0,
     )

@@ -105,7 +105,9 @@ def paint(
         else:
             _skin(table, row, column, color)
             shade = 1 + look.pores * pores * fade * (1 - 0.6 * lips_here)
-            shade *= 1 - look.age * 0.20 * fade * math.exp(-0.5 * (m[_CREASE] / np.float32(1.3)) ** 2)
+            shade *= 1 - (np.float32(0.05) + look.age * 0.20) * fade * math.exp(
+                -0.5 * (m[_CREASE] / np.float32(1.3)) ** 2
+            )
             wave = math.sin((position[i, 1] + 1.5 * patches + 0.02 * position[i, 0] ** 2 * 0.2) * look.furrow)
             shade *= 1 - look.age * 0.10 * m[_FOREHEAD] * fade * max(wave - np.float32(0.8), np.float32(0)) * 5
             shade *= 1 - look.age * 0.12 * _smooth(
@@ -123,7 +125,7 @@ def paint(
             tint = lips_here * look.lipstick
             for k in range(3):
                 color[k] = color[k] * shade * (1 - tint) + tint * look.lipstick_color[k] * (0.85 + 0.05 * stripes)
-        nostril = 0.85 * _smooth(m[_NOSTRIL], np.float32(0.35), np.float32(0.95)) * (base.shape[0] == 0)
+        nostril = 0.9 * _smooth(m[_NOSTRIL], np.float32(0.3), np.float32(0.8)) * (base.shape[0] == 0)
         color[_RED] *= 1 - nostril
         color[_GREEN] *= 1 - nostril * np.float32(1.08)
         color[_BLUE] *= 1 - nostril * np.float32(1.1)
@@ -205,8 +207,8 @@ def paint(
                 white = white0 if k == 0 else (white1 if k == 1 else white2)
                 value = white * (1 - iris) + iris * max(ring, np.float32(0.004))
                 # The lids' shade on the ball.
-                lid = _smooth(m[_LID_GAP], np.float32(-0.3), np.float32(1.2) + 1.6 * m[_LID_UPPER])
-                value *= np.float32(0.45) + np.float32(0.55) * lid
+                lid = _smooth(m[_LID_GAP], np.float32(-0.3), np.float32(1.6) + 2.4 * m[_LID_UPPER])
+                value *= np.float32(0.32) + np.float32(0.58) * lid
                 color[k] = color[k] * (1 - inside) + inside * value
             hair *= 1 - inside
         # Lashes darken the lids' edge, above more than below.
