@@ -102,6 +102,13 @@ class SyntheticFaces:
     def __len__(self) -> int:
         return len(self.seeds)
 
+    @property
+    def turn_deg(self) -> Float[np.ndarray, " b"]:
+        """The angle between the direction in which each face looks and that to the camera; roll is no part of it."""
+        R, T = self.camera.R.double().numpy(), self.camera.T.double().numpy()
+        towards = -np.einsum("bij,bi->bj", R, T) - _FRAME_POINT
+        return np.asarray(np.degrees(np.arccos(towards[:, 2] / np.linalg.norm(towards, axis=1))))
+
 
 def check_folders(settings: SynthesisSettings) -> None:
     """Reads what the settings name, so that a wrong folder is an error before any work.

@@ -4,20 +4,20 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py lights [--people 16]
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py yale DIR
 
-All take `--method meshnet` (or `landmarks`) and `--refine 0 30`. One process, in batches as the job has them; processor
-time of one core.
+All take `--method meshnet` (or `landmarks`) and `--refine 0 30`. One process, in batches as the job has them;
+processor time of one core.
 
-photographs: PSNR and SSIM of the rendering (albedo at the vertices times shading, no texture) over the 128 px crop, inside
-the bare face; distance of the landmarks from dlib's, of all 68 and of the 51 without the jaw, as shares of the distance of
-the outer eye corners; triangles turned over. The sheet shows the ten photographs with the least PSNR, or all (`--all`),
-with side views.
+photographs: PSNR and SSIM of the rendering (albedo at the vertices times shading, no texture) over the 128 px crop,
+inside the bare face; distance of the landmarks from dlib's, of all 68 and of the 51 without the jaw, as shares of the
+distance of the outer eye corners; triangles turned over. The sheet shows the ten photographs with the least PSNR, or
+all (`--all`), with side views.
 
-lights: synthetic people of the split `test`, each lit in 8 ways. How much the albedo of a vertex varies among the pictures,
-as a share of how much the colours do that the picture has at that vertex: variance of values that are scaled to the same
-mean in each picture, over the vertices that the picture shows bare. And PSNR under four lights never seen.
+lights: synthetic people of the split `test`, each lit in 8 ways. How much the albedo of a vertex varies among the
+pictures, as a share of how much the picture's colours at that vertex do: variance of values that are scaled to the
+same mean in each picture, over the vertices that are seen bare. And PSNR under four lights never seen.
 
-yale: the same variance on Yale B, by the angles of the lights; landmarks are those of the photograph lit from the front,
-since the camera stands still.
+yale: the same variance on Yale B, by the angles of the lights; landmarks are those of the photograph lit from the
+front, since the camera stands still.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Reconstructor:
         )  # fmt: skip
 
     def __call__(self, faces: FaceBatch, steps: list[int]) -> dict[int, FaceEstimates]:
-        """Returns the estimates after each of these numbers of steps; 0 adds first guesses where there is no light."""
+        """Returns the estimates after so many steps; 0 adds first guesses where there is no light."""
         start = time.process_time()
         estimates = self.method(faces)
         self.method_s += time.process_time() - start
@@ -140,15 +140,17 @@ def photographs(args: argparse.Namespace) -> None:
     print(f"{len(files)} photographs, {count} faces")
     for n, values in rows.items():
         of = {k: np.array([v[k] for v in values]) for k in values[0]}
-        print(
-            f"{args.method}, {n} steps: PSNR {of['psnr'].mean():.2f} dB (least {of['psnr'].min():.1f}, at least 26 in "
-            f"{100 * (of['psnr'] >= 26).mean():.0f} %), SSIM {of['ssim'].mean():.3f} (least {of['ssim'].min():.3f}), "
-            f"landmarks {100 * of['nme'].mean():.2f} % (most {100 * of['nme'].max():.1f}, over 4 % in "
-            f"{100 * (of['nme'] > 0.04).mean():.0f} %), inner {100 * of['nme_inner'].mean():.2f} %, triangles turned "
-            f"{of['turned'].mean():.2f} a face (most {of['turned'].max():.0f})"
-        )
-    print(f"method {1e3 * reconstruct.method_s / count:.1f} ms a face ({count / reconstruct.method_s:.0f} faces a second), "
-          f"refinement {reconstruct.refine_s / count:.2f} s a face")  # fmt: skip
+        psnr, ssim, nme, turned = (of[k] for k in ("psnr", "ssim", "nme", "turned"))
+        print(f"{args.method}, {n} steps")
+        print(f"  PSNR {psnr.mean():.2f} dB, least {psnr.min():.1f}, {np.mean(psnr >= 26):.0%} reach 26")
+        print(f"  SSIM {ssim.mean():.3f}, least {ssim.min():.3f}, {np.mean(ssim >= 0.9):.0%} reach 0.90")
+        print(f"  landmarks {nme.mean():.2%}, most {nme.max():.1%}, {np.mean(nme > 0.04):.0%} over 4 %", end="; ")
+        print(f"without the jaw {of['nme_inner'].mean():.2%}")
+        print(f"  triangles turned {turned.mean():.2f} a face, most {turned.max():.0f}")
+    rate = count / reconstruct.method_s
+    print(
+        f"method {1e3 / rate:.1f} ms a face ({rate:.0f} a second), refinement {reconstruct.refine_s / count:.2f} s a face"
+    )
     if args.sheet:
         tiles.sort(key=lambda t: t[0])
         _sheet(tiles[: None if args.all else 10], reconstruct, Path(args.sheet))
@@ -156,7 +158,7 @@ def photographs(args: argparse.Namespace) -> None:
 
 def _view(verts: torch.Tensor, faces: torch.Tensor, yaw_deg: float) -> np.ndarray:
     """Returns the bare shape seen from the side."""
-    turn = rotation_from_euler_deg(torch.tensor([[yaw_deg - 25.0, 0.0, 0.0]]))[0]
+    turn = rotation_from_euler_deg(torch.tensor([[yaw_deg + 25.0, 0.0, 0.0]]))[0]
     flat = torch.tensor([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])  # face space from camera space
     turned = verts @ (flat @ turn).T
     return clay_view(turned.numpy(), vertex_normals(turned[None], faces)[0].numpy(), faces.numpy())
@@ -176,7 +178,7 @@ def _sheet(tiles: list, reconstruct: Reconstructor, out: Path) -> None:
 
 
 def _spread(values: np.ndarray) -> float:
-    """Returns the variance among pictures of values that are scaled to mean 1 in each: (pictures, vertices, channels)."""
+    """Returns the variance among pictures of values (pictures, vertices, channels) scaled to mean 1 in each."""
     scaled = values / values.mean(axis=(1, 2), keepdims=True)
     return float(scaled.var(axis=0).mean())
 
@@ -218,9 +220,10 @@ def lights(args: argparse.Namespace) -> None:
                 unseen[n].append(_unseen(judge, faces, i, estimate.select(slice(k, k + 1)), prior))
     print(f"{len(shares[args.refine[0]])} people, {pictures} pictures in which the face is found")
     for n in args.refine:
-        print(f"{args.method}, {n} steps: variance of albedo {100 * np.mean(shares[n]):.0f} % of the colours' "
-              f"(median {100 * np.median(shares[n]):.0f}, at most 35 in {100 * np.mean(np.array(shares[n]) <= 0.35):.0f} % "
-              f"of people), unseen lights {np.mean(unseen[n]):.1f} dB")  # fmt: skip
+        share = np.array(shares[n])
+        print(f"{args.method}, {n} steps: variance of albedo {share.mean():.0%} of the colours', median", end=" ")
+        print(f"{np.median(share):.0%}, {np.mean(share <= 0.35):.0%} of people at most 35 %;", end=" ")
+        print(f"unseen lights {np.mean(unseen[n]):.1f} dB")
 
 
 def _unseen(judge: AppearanceJudge, faces, i: int, estimate: FaceEstimates, prior) -> float:
@@ -267,9 +270,9 @@ def yale(args: argparse.Namespace) -> None:
                 albedo = np.concatenate([p.albedo.numpy()[:, skin] for p in parts])
                 apart = [np.corrcoef(np.log(v.mean(2) + 0.01)) for v in (albedo, raw)]
                 pairs = np.triu_indices(len(chosen), 1)
-                print(f"{person.name}, lights at {low} to {high} degrees ({len(chosen)}), {args.method}, {n} steps: variance "
-                      f"of albedo {100 * _spread(albedo) / _spread(raw):.0f} % of the photographs', mean correlation "
-                      f"{apart[0][pairs].mean():.2f} against {apart[1][pairs].mean():.2f}", flush=True)  # fmt: skip
+                which = f"{person.name}, {len(chosen)} lights at {low} to {high} degrees, {n} steps"
+                share, (mine, theirs) = _spread(albedo) / _spread(raw), (a[pairs].mean() for a in apart)
+                print(f"{which}: variance {share:.0%}, correlation {mine:.2f} against {theirs:.2f}", flush=True)
 
 
 def main() -> None:
