@@ -148,9 +148,8 @@ def photographs(args: argparse.Namespace) -> None:
         print(f"without the jaw {of['nme_inner'].mean():.2%}")
         print(f"  triangles turned {turned.mean():.2f} a face, most {turned.max():.0f}")
     rate = count / reconstruct.method_s
-    print(
-        f"method {1e3 / rate:.1f} ms a face ({rate:.0f} a second), refinement {reconstruct.refine_s / count:.2f} s a face"
-    )
+    print(f"method {1e3 / rate:.1f} ms a face ({rate:.0f} a second)", end=", ")
+    print(f"refinement {reconstruct.refine_s / count:.2f} s a face")
     if args.sheet:
         tiles.sort(key=lambda t: t[0])
         _sheet(tiles[: None if args.all else 10], reconstruct, Path(args.sheet))
