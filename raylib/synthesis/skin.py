@@ -173,12 +173,12 @@ def draw_skin(rng: np.random.Generator, complexion: Complexion) -> SkinLook:
         beard_color=_rgb(np.minimum(hair, 0.3) * rng.uniform(0.7, 1.1) + 0.004),
         brow=float(rng.uniform(0.85, 1.0)),
         brow_width=float(rng.uniform(3.4, 5.6) * (1.0 if complexion.masculine else 0.82)),
-        brow_lift=float(rng.normal(-2.2, 0.8)),  # landmarks mark the upper edge
+        brow_lift=float(rng.normal(-4.2, 0.9)),  # hair grows below the ridge that the landmarks mark
         strokes=float(rng.uniform(0.8, 1.2)),
         brow_color=_rgb(brow_hair),
         lashes=float(rng.uniform(0.7, 0.9)) + (0.15 if made_up else 0.0),
         lid_fold=float(rng.uniform(2.5, 5.5)),
-        socket=float(rng.uniform(0.18, 0.45)),
+        socket=float(rng.uniform(0.25, 0.5)),
         iris_radius=float(rng.normal(0.495, 0.012)),
         pupil_radius=float(rng.uniform(0.15, 0.30)),
         iris_color=_rgb(iris),
