@@ -21,8 +21,8 @@ NAMES = (
 """Names of the prior's expression modes."""
 
 _COMBINATIONS: tuple[tuple[float, dict[str, float]], ...] = (
-    (0.16, {"mouthSmile": 0.55, "cheekSquint": 0.2}),
-    (0.16, {"mouthSmile": 0.9, "cheekSquint": 0.4, "mouthUpperUp": 0.35, "jawOpen": 0.12, "eyeSquint": 0.25}),
+    (0.30, {"mouthSmile": 0.55, "cheekSquint": 0.2}),
+    (0.34, {"mouthSmile": 0.9, "cheekSquint": 0.4, "mouthUpperUp": 0.35, "jawOpen": 0.12, "eyeSquint": 0.25}),
     (0.08, {"jawOpen": 0.3, "mouthUpperUp": 0.2, "mouthLowerDown": 0.3}),
     (0.08, {"jawOpen": 0.7, "browInnerUp": 0.7, "browOuterUp": 0.7, "eyeWide": 0.6}),
     (0.07, {"browDown": 0.9, "noseSneer": 0.35, "mouthFrown": 0.4, "eyeSquint": 0.3}),

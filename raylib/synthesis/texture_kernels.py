@@ -105,8 +105,8 @@ def paint(
         else:
             _skin(table, row, column, color)
             shade = 1 + look.pores * pores * fade * (1 - 0.6 * lips_here)
-            shade *= 1 - (np.float32(0.05) + look.age * 0.20) * fade * math.exp(
-                -0.5 * (m[_CREASE] / np.float32(1.3)) ** 2
+            shade *= 1 - (np.float32(0.10) + look.age * 0.16) * fade * math.exp(
+                -0.5 * (m[_CREASE] / np.float32(1.8)) ** 2
             )
             wave = math.sin((position[i, 1] + 1.5 * patches + 0.02 * position[i, 0] ** 2 * 0.2) * look.furrow)
             shade *= 1 - look.age * 0.10 * m[_FOREHEAD] * fade * max(wave - np.float32(0.8), np.float32(0)) * 5
@@ -115,7 +115,7 @@ def paint(
             ) * (1 - m[_LID_UPPER])
             # The fold above the lid, and the socket around the eye.
             fold = math.exp(-0.5 * ((m[_LID_GAP] - look.lid_fold) / np.float32(0.7)) ** 2) * m[_LID_UPPER]
-            socket = (1 - _smooth(m[_LID_GAP], np.float32(0), np.float32(9))) * (
+            socket = (1 - _smooth(m[_LID_GAP], np.float32(0), np.float32(11))) * (
                 np.float32(0.35) + np.float32(0.65) * m[_LID_UPPER]
             )
             shade *= (1 - np.float32(0.30) * fold) * (1 - look.socket * socket)
@@ -125,7 +125,7 @@ def paint(
             tint = lips_here * look.lipstick
             for k in range(3):
                 color[k] = color[k] * shade * (1 - tint) + tint * look.lipstick_color[k] * (0.85 + 0.05 * stripes)
-        nostril = 0.9 * _smooth(m[_NOSTRIL], np.float32(0.3), np.float32(0.8)) * (base.shape[0] == 0)
+        nostril = 0.75 * _smooth(m[_NOSTRIL], np.float32(0.2), np.float32(0.9)) * (base.shape[0] == 0)
         color[_RED] *= 1 - nostril
         color[_GREEN] *= 1 - nostril * np.float32(1.08)
         color[_BLUE] *= 1 - nostril * np.float32(1.1)
@@ -188,9 +188,9 @@ def paint(
             corner = _smooth(abs(abs(px) - abs(eyes[k_eye, 0])), np.float32(5), np.float32(13))
             red = look.eye_red * (0.3 + 0.7 * corner) * (1 + 0.5 * mottle)
             white0, white1, white2 = (
-                np.float32(0.50),
-                np.float32(0.47) * (1 - 0.35 * red),
-                np.float32(0.44) * (1 - 0.4 * red),
+                np.float32(0.42),
+                np.float32(0.39) * (1 - 0.35 * red),
+                np.float32(0.36) * (1 - 0.4 * red),
             )
             around = math.atan2(dy, dx)
             radius = look.iris_radius
@@ -214,8 +214,8 @@ def paint(
         # Lashes darken the lids' edge, above more than below.
         if m[_LID_GAP] < 4 and inside < 1:
             upper = m[_LID_UPPER]
-            edge = math.exp(-0.5 * (m[_LID_GAP] / (np.float32(0.65) + np.float32(0.75) * upper)) ** 2)
-            cover = edge * (look.lashes * (0.35 + 0.65 * upper)) * (1 - inside)
+            edge = math.exp(-0.5 * (m[_LID_GAP] / (np.float32(0.75) + np.float32(0.95) * upper)) ** 2)
+            cover = edge * (look.lashes * (0.45 + 0.55 * upper)) * (1 - inside)
             for k in range(3):
                 color[k] *= 1 - min(cover, np.float32(0.95))
         # The line where the lips meet.
