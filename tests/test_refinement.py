@@ -70,6 +70,13 @@ def test_the_rendering_comes_nearer_to_the_photograph(refined):
     assert (refined.psnr > refined.psnr_before + 1).all() and (refined.psnr > 34).all()
 
 
+def test_pictures_of_refined_faces_are_what_the_psnr_is_of(prior, scene, refined):
+    picture, target, weight = Refiner(prior, FitSettings()).pictures(scene[0], refined.estimates)
+    error = ((picture - target).square().mean(-1) * weight).sum((1, 2)) / weight.sum((1, 2))
+    assert weight.amax() == 1 and (weight.sum((1, 2)) > 1000).all()
+    torch.testing.assert_close(-10 * error.log10(), refined.psnr, atol=0.05, rtol=0)
+
+
 def test_landmarks_stay_explained(refined):
     assert (refined.estimates.error_iod < 1.1 * refined.error_iod_before + 1e-3).all()
 

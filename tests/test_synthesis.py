@@ -111,6 +111,17 @@ def test_landmarks_are_projections_of_their_vertices(faces):
     assert hidden[turned].sum() >= hidden[~turned].sum()
 
 
+def test_turn_is_the_angle_between_face_and_camera(faces):
+    centre = faces.camera.to_camera(torch.tensor([[[0.0, -14.0, -20.0]]]).expand(len(faces), 1, 3))[:, 0]
+    forward = faces.camera.R[:, :, 2]
+    cosine = -(forward * torch.nn.functional.normalize(centre, dim=1)).sum(1)
+    np.testing.assert_allclose(faces.turn_deg, np.degrees(np.arccos(cosine.numpy())), atol=0.02)
+    # What the pose says but for where in the picture the head is: at most half the field of view.
+    yaw, pitch = np.radians(faces.pose_deg[:, :2]).T
+    alone = np.degrees(np.arccos(np.cos(yaw) * np.cos(pitch)))
+    assert (np.abs(faces.turn_deg - alone) < faces.fov_deg / 4 + 1).all()
+
+
 def test_a_seed_is_a_picture(faces):
     make = FaceSynthesizer("prior", SynthesisSettings(size_px=128))
     for batch in ([5], [5, 1], [3, 5]):
