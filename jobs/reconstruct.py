@@ -2,11 +2,12 @@
 
 Examples:
     python jobs/reconstruct.py --input photos --output out
+    python jobs/reconstruct.py --input photos --output out --method meshnet --refine 30
     python jobs/reconstruct.py --input s3://bucket/portraits --output s3://bucket/meshes --dry-run
     python jobs/reconstruct.py --input photos --output out --faces.hog-upsample 1 --retry failed
 """
 
-from raylib.cli import main
+from raylib.cli import Command, main
 from raylib.config import ReconstructConfig
 
 
@@ -30,5 +31,7 @@ def plan(config: ReconstructConfig) -> None:
     print_plan(config, Console())
 
 
+COMMAND = Command(run, ReconstructConfig, __doc__ or "", plan)
+
 if __name__ == "__main__":
-    main(run, ReconstructConfig, __doc__ or "", plan=plan)
+    main(COMMAND)

@@ -1,13 +1,17 @@
-"""Trains the face segmentation network.
+"""Trains the face segmentation network; the same command goes on with a run that was stopped.
 
 Examples:
-    python jobs/train_unet.py --config configs/unet_small.yaml --data.fasseg DIR --data.celebamask DIR
-    python jobs/report.py --input OUT    a page with its curves, afterwards
+    python jobs/train_unet.py --config configs/unet_small.yaml --data.fasseg fasseg --data.celebamask celebamask
+    python jobs/train_unet.py --config configs/unet_small.yaml --data.celebamask celebamask --dry-run
+    # afterwards, a page with its curves:
+    python jobs/report.py --input out/unet_small
 """
 
 from __future__ import annotations
 
-from raylib.cli import main
+from rich.console import Console
+
+from raylib.cli import Command, main
 from raylib.config import TrainUnetConfig
 
 
@@ -19,5 +23,14 @@ def run(config: TrainUnetConfig) -> int:
     return 0
 
 
+def plan(config: TrainUnetConfig) -> None:
+    """Says what a run would do."""
+    from raylib.training.plans import print_unet_plan
+
+    print_unet_plan(config, Console())
+
+
+COMMAND = Command(run, TrainUnetConfig, __doc__ or "", plan)
+
 if __name__ == "__main__":
-    main(run, TrainUnetConfig, __doc__ or "")
+    main(COMMAND)

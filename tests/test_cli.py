@@ -5,7 +5,7 @@ import shutil
 import pytest
 from rich.console import Console
 
-from raylib.cli import main, parse
+from raylib.cli import Command, main, parse
 from raylib.config import FaceSettings, ReconstructConfig, ReportConfig
 from raylib.reconstruction.plan import print_plan
 from raylib.reconstruction.rows import to_parquet
@@ -93,8 +93,12 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys, phot
     (tmp_path / "out" / "faces" / "part-0.parquet").write_bytes(to_parquet(rows))
     before = sorted(tmp_path.rglob("*"))
     words = ["--input", str(folder), "--output", str(tmp_path / "out"), "--write-obj", "false", "--dry-run"]
+
+    def plan(config):
+        print_plan(config, Console())
+
     with pytest.raises(SystemExit) as caught:
-        main(lambda config: pytest.fail("it ran"), ReconstructConfig, "", words, lambda c: print_plan(c, Console()))
+        main(Command(lambda config: pytest.fail("it ran"), ReconstructConfig, "", plan), words)
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert f"would do  {folder}/<b>.png\nwould do  {folder}/new.png\n3 images, 2 to do, 1 done already" in out

@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 from rich.console import Console
-from rich.progress import track
 
 from raylib.config import STATUSES, ReconstructConfig, ReportConfig
 from raylib.errors import ConfigError, RaylibError
 from raylib.model_files import load_model
+from raylib.progress import say, watched
 from raylib.reconstruction.storage import Location
 from raylib.report.faces import HEAVY, FaceEntry, FacePacker, PictureSettings
 from raylib.report.geometry import SIGMA_STEP_MM, STEP_MM, SharedTopology
@@ -138,7 +138,7 @@ def report_run(config: ReconstructConfig, console: Console | None = None) -> Non
     console = console or Console()
     wanted = ReportConfig(input=config.output, storage_options=config.storage_options)
     try:
-        console.print(f"report    {write_report(wanted, console)}", soft_wrap=True, highlight=False)
+        say(console, f"report    {write_report(wanted, console)}")
     except Exception as error:
         _log.exception("the report could not be written")
         console.print(f"no report ({type(error).__name__}: {error}); jobs/report.py writes it again", markup=False)
@@ -201,7 +201,7 @@ def pack_faces(
         topologies: of the run.
         config: limits.
         packs: where to.
-        console: for a progress bar.
+        console: for the progress.
         prefix: what the packs' names begin with, where a page holds several runs.
         clay: add thumbnails of the bare shape, for comparing shapes.
     """
@@ -209,13 +209,8 @@ def pack_faces(
     thumbs: list[list[str] | None] = []
     place: list[list[str | int] | None] = []
     faces = _FacePacks(packs, len(chosen), prefix)
-    for entry in track(
-        _face_entries(run.output, chosen, packer),
-        total=len(chosen),
-        description="report: pictures and meshes",
-        console=console,
-        disable=not console.is_terminal,
-    ):
+    shown = _face_entries(run.output, chosen, packer)
+    for entry in watched(shown, "report: pictures and meshes", len(chosen), console):
         thumbs.append(entry.thumbnails)
         place.append(None if entry.detail is None else faces.add(entry.detail))
     faces.close()

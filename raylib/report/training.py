@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import trimesh
 from PIL import Image
+from rich.console import Console
 
 from raylib.config import ReportConfig
 from raylib.errors import ConfigError
+from raylib.progress import watched
 from raylib.reconstruction.storage import Location
 from raylib.report.comparison import run_names
 from raylib.report.geometry import SharedTopology, pack_mesh
@@ -30,7 +32,7 @@ _GROUPS = ("val_f1_",)
 _NO_CURVE = ("epoch", "step", "size_px")
 
 
-def write_training_report(config: ReportConfig) -> str:
+def write_training_report(config: ReportConfig, console: Console) -> str:
     """Writes the page of one training, or of several side by side, and returns where it is.
 
     A training's folder is known by its run.json and history.json (a list of rows of figures, one an epoch); pictures
@@ -45,13 +47,14 @@ def write_training_report(config: ReportConfig) -> str:
     target = Location(config.output or uris[0], config.storage_options)
     packs = Packs(target, name, config.page_mb * 1e6)
     records = [read_record(output) for output in outputs]
-    histories = [_history(output) for output in outputs]
+    histories = [read_history(output) for output in outputs]
+    names = run_names(uris, [False] * len(uris))
     data = {
         "kind": "training",
         "title": "Training report" if len(uris) == 1 else "Comparison of trainings",
         "runs": [
             {"name": run_name, "run": records[n], "epochs": len(histories[n]), "files": _files(n, outputs[n], packs)}
-            for n, run_name in enumerate(run_names(uris, [False] * len(uris)))
+            for n, run_name in watched(enumerate(names), "report: trainings", len(names), console)
         ],
         "charts": charts(histories),
         "step_mm": 1.0,
@@ -102,7 +105,12 @@ def _words(key: str) -> str:
     return f"validation {words[4:]}" if words.startswith("val ") else words
 
 
-def _history(output: Location) -> list[dict[str, float]]:
+def read_history(output: Location) -> list[dict[str, float]]:
+    """Returns the figures of a training, a row an epoch that it reported.
+
+    Raises:
+        ConfigError: there is no history, or it is not JSON.
+    """
     try:
         rows = json.loads(output.read_bytes(output.join("history.json")))
     except FileNotFoundError as error:

@@ -160,7 +160,7 @@ def train_worker(args: dict[str, Any]) -> str | None:
     return None
 
 
-def _checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
+def checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
     """Returns the configuration with absolute paths, after a look at what the workers will read.
 
     Raises:
@@ -198,7 +198,7 @@ def run_training(config: TrainMeshnetConfig) -> Path:
     """
     if config.network == "meshnet":
         return run_face_training(config)
-    config = _checked(config)
+    config = checked(config)
     check_storage(config)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -72,6 +72,16 @@ def _input_px(config: TrainUnetConfig) -> int:
     return config.input_px or config.stages[-1].size_px
 
 
+def _repeats(config: TrainUnetConfig, splits: Splits) -> UInt8[np.ndarray, " n"]:
+    """Returns how often an epoch shows each training photograph."""
+    return np.array([config.fasseg_repeat if p.dataset == "fasseg" else 1 for p in splits.train], np.uint8)
+
+
+def steps_per_epoch(config: TrainUnetConfig, splits: Splits, num_workers: int) -> int:
+    """Returns the optimiser steps of an epoch."""
+    return max(1, int(_repeats(config, splits).sum()) // (config.batch_size * num_workers))
+
+
 def _validation_row(
     state: TrainState, share: tuple[np.ndarray, np.ndarray], config: TrainUnetConfig, device: torch.device
 ) -> dict[str, float]:
@@ -119,8 +129,8 @@ def train_worker(args: dict[str, Any]) -> str | None:
     resume(partial(load_checkpoint, state))
     state.model = ray.train.torch.prepare_model(network)
 
-    repeats = np.array([config.fasseg_repeat if p.dataset == "fasseg" else 1 for p in splits.train], np.uint8)
-    steps = max(1, int(repeats.sum()) // (config.batch_size * world))
+    repeats = _repeats(config, splits)
+    steps = steps_per_epoch(config, splits, world)
     plan = BatchPlan(repeats[rank::world], config.batch_size, steps, config.seed, rank)
     images, labels = _cached(splits.train[rank::world], config.cache_px)
     validation = _cached(splits.validation[rank::world], _input_px(config))
@@ -187,14 +197,11 @@ def _write_results(config: TrainUnetConfig, splits: Splits, result: ray.train.Re
     return weights
 
 
-def run_training(config: TrainUnetConfig) -> Path:
-    """Trains, or goes on with the run of the same name, and returns the path of the best epoch's weights.
-
-    Connects to the Ray cluster of the environment, or starts Ray here.
+def checked(config: TrainUnetConfig) -> tuple[TrainUnetConfig, Splits]:
+    """Returns the configuration with absolute paths, and the photographs that it names.
 
     Raises:
-        ConfigError: data, weights or checkpoints are not what the configuration says.
-        StorageError: checkpoints cannot be written any more.
+        ConfigError: data or weights are not what the configuration says.
     """
     data = config.data
     data = replace(
@@ -209,6 +216,19 @@ def run_training(config: TrainUnetConfig) -> Path:
         )
     if config.init_weights:
         load_weights(Path(config.init_weights))
+    return config, splits
+
+
+def run_training(config: TrainUnetConfig) -> Path:
+    """Trains, or goes on with the run of the same name, and returns the path of the best epoch's weights.
+
+    Connects to the Ray cluster of the environment, or starts Ray here.
+
+    Raises:
+        ConfigError: data, weights or checkpoints are not what the configuration says.
+        StorageError: checkpoints cannot be written any more.
+    """
+    config, splits = checked(config)
     Path(config.out).mkdir(parents=True, exist_ok=True)
     for sentence in splits.left_out:
         print(f"left out: {sentence}")
