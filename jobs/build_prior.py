@@ -51,9 +51,8 @@ def run(config: BuildPriorConfig) -> int:
 def plan(config: BuildPriorConfig) -> None:
     """Says what a run would do."""
     _, head = read_sources(config)
-    print(
-        f"{config.ict}: {len(head.verts)} vertices, {len(head.identity)} identities, {len(head.expression)} expressions"
-    )
+    modes = f"{len(head.identity)} identity and {len(head.expression)} expression modes"
+    print(f"{config.ict}: {len(head.verts)} vertices, {modes}")
     print(f"would wrap them, measure {config.people} held-out faces, and write {config.output}, {config.head_output}")
 
 

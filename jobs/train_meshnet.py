@@ -6,7 +6,7 @@ Examples:
     python jobs/train_meshnet.py
     python jobs/train_meshnet.py --config configs/meshnet_paper.yaml --data.labelled.celebamask celebamask --dry-run
     python jobs/train_meshnet.py --config configs/babymeshnet_teapot.yaml
-    python jobs/train_meshnet.py --config configs/meshnet_stage1.yaml --face.synthetic train --face.validation held_out
+    python jobs/train_meshnet.py --config configs/meshnet_stage1.yaml --face.synthetic faces --face.validation others
     # afterwards, a page with curves, strips and meshes:
     python jobs/report.py --input out/meshnet_prior
 """

@@ -115,7 +115,7 @@ def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None)
 
 
 def _calm_ray() -> None:
-    """Has Ray, which reads this when it is imported, colour nothing off a terminal and leave a note of its own out."""
+    """Has Ray, which reads this when it is imported, colour nothing off a terminal and omit a note of its own."""
     note = "Set ray log level from environment variable"
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", note)
     if not sys.stdout.isatty():
