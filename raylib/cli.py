@@ -7,7 +7,7 @@ import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
 
@@ -93,8 +93,8 @@ def parse(config_class: type[C], description: str, argv: Sequence[str] | None = 
     return _parsed(config_class, description, argv)[0]
 
 
-def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None) -> tuple[C, str | None]:
-    """Returns the configuration, and with --dry-run what it is as YAML."""
+def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None) -> tuple[C, bool]:
+    """Returns the configuration, and whether it is a dry run."""
     set_parsing_settings(add_print_completion_argument=True)
     needed = [f.name for f in fields(config_class) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
     usage = " ".join(["%(prog)s", *(f"--{name} {name.upper()}" for name in needed), "[OPTIONS]"])
@@ -111,7 +111,16 @@ def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None)
         config = config_class(**values)
     except ConfigError as error:
         parser.error(str(error))
-    return config, yaml.safe_dump(raw.as_dict(), sort_keys=False) if dry_run else None
+    return config, dry_run
+
+
+def _as_yaml(config: Any) -> str:
+    """Returns the settings as --config reads them, but for values of storage options, which may be credentials."""
+    values = asdict(config)
+    if values.get("storage_options"):
+        values["storage_options"] = dict.fromkeys(values["storage_options"], "(not shown)")
+    plain = json.loads(json.dumps(values))  # YAML knows no tuples
+    return str(yaml.safe_dump(plain, sort_keys=False))
 
 
 def _calm_ray() -> None:
@@ -151,14 +160,14 @@ def main(command: Command[C], argv: Sequence[str] | None = None) -> NoReturn:
     """
     config, dry = _parsed(command.config_class, command.description, argv)
     try:
-        if dry is None:
-            _calm_ray()
-            status = command.run(config)
-        else:
-            print(dry, end="")
+        if dry:
+            print(_as_yaml(config), end="")
             command.plan(config)
             print("dry run: nothing was done")
             status = 0
+        else:
+            _calm_ray()
+            status = command.run(config)
     except RaylibError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, ConfigError) else 1

@@ -10,12 +10,11 @@ from raylib.config import EvaluateAppearanceConfig, EvaluatePicturesConfig, Eval
 from raylib.config.evaluate import FacesToJudge
 from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
-from raylib.evaluation.appearance import VGG_LAYERS
 from raylib.evaluation.baselines import chosen_methods
 from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.scans import landmark_files
 from raylib.evaluation.truth import are_scans
-from raylib.networks.vgg import load_vgg
+from raylib.networks.vgg import vgg_plan
 from raylib.progress import say
 
 
@@ -42,7 +41,7 @@ def print_appearance_plan(config: EvaluateAppearanceConfig, console: Console) ->
     if are_scans(config.truth):
         raise ConfigError(f"truth {config.truth!r} holds scans, expected Parquet files of jobs/synthesize.py")
     if config.vgg:
-        load_vgg(config.vgg, VGG_LAYERS)
+        say(console, vgg_plan(config.vgg))
     _say_faces(config, console)
     say(console, "would measure the mean face under even light")
     _say_results(config, console)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import ray
+from jaxtyping import Int
 from ray.exceptions import WorkerCrashedError
 
 from raylib.config import FaceSettings, MeshnetData
@@ -74,12 +75,14 @@ class FaceSource:
 
     Attributes:
         what: what they are made of.
+        count: how many faces they are, None where only looking for them will tell.
         part: whether they are for training, for validation, or are shared out.
         key: everything that they depend on.
         make: prepares them.
     """
 
     what: str
+    count: int | None
     part: Literal["train", "validation", "both"]
     key: dict[str, Any]
     make: Callable[[], FaceSet]
@@ -98,6 +101,7 @@ def _labelled(
     use = "training" if part == "train" else part
     return FaceSource(
         f"{len(photos)} labelled photographs for {use}",
+        len(photos),
         part,
         key,
         lambda: FaceSet.of(_spread(_labelled_chunk, photos, size, settings), size),
@@ -118,6 +122,7 @@ def _photographed(folder: Path, size: int, data: MeshnetData) -> FaceSource:
     }
     return FaceSource(
         f"{len(paths)} photographs to find faces in",
+        None,
         "both",
         key,
         lambda: FaceSet.of(_spread(_photo_chunk, paths, size, data.faces), size),
@@ -145,10 +150,31 @@ def face_sources(data: MeshnetData, size: int) -> list[FaceSource]:
     if data.rendered:
         key = {"source": "rendered 1", "size": size, "count": data.rendered}
         what = f"{data.rendered} rendered faces"
-        sources.append(FaceSource(what, "both", key, lambda: render_faces(data.rendered, size)))
+        sources.append(FaceSource(what, data.rendered, "both", key, lambda: render_faces(data.rendered, size)))
     if data.photos is not None:
         sources.append(_photographed(Path(data.photos), size, data))
     return sources
+
+
+def held_out(count: int, share: float) -> Int[np.ndarray, " n"]:
+    """Returns which of so many faces are for validation.
+
+    Evenly spread, so that the faces of one folder or person do not end up in one part alone.
+    """
+    return np.unique(np.linspace(0, count - 1, max(1, round(share * count))).astype(int))
+
+
+def num_train(data: MeshnetData, sources: Sequence[FaceSource]) -> int | None:
+    """Returns how many faces are for training, None where only looking for faces will tell."""
+    total = 0
+    for source in sources:
+        if source.count is None:
+            return None
+        if source.part != "validation":
+            total += source.count
+        if source.part == "both":
+            total -= len(held_out(source.count, data.validation_share))
+    return total
 
 
 def prepare_faces(data: MeshnetData, size: int) -> tuple[FaceSet, FaceSet]:
@@ -168,10 +194,7 @@ def prepare_faces(data: MeshnetData, size: int) -> tuple[FaceSet, FaceSet]:
         if source.part != "both":
             (train if source.part == "train" else validation).append(faces)
             continue
-        # Evenly spread, so that the faces of one folder or person do not end up in one part alone.
-        held = np.unique(
-            np.linspace(0, len(faces) - 1, max(1, round(data.validation_share * len(faces)))).astype(int)
-        )
+        held = held_out(len(faces), data.validation_share)
         validation.append(faces.select(held) if len(faces) else faces)
         train.append(faces.select(np.setdiff1d(np.arange(len(faces)), held)))
     counts = sum(map(len, train)), sum(map(len, validation))

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from raylib.config import TrainMeshnetConfig
+from raylib.config import PaperSettings, TrainMeshnetConfig
 from raylib.datasets.face_set import FaceSet
 from raylib.errors import ConfigError
-from raylib.networks.vgg import load_vgg
+from raylib.networks.vgg import TORCHVISION, load_vgg
 from raylib.ray_cluster import join_ray
 from raylib.templates import load_template
 from raylib.training.face_meshnet_ray import run_face_training
@@ -164,13 +164,13 @@ def checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
     """Returns the configuration with absolute paths, after a look at what the workers will read.
 
     Raises:
-        ConfigError: template, target or the weights of VGG19 cannot be read.
+        ConfigError: template or target cannot be read.
     """
     paper, data = config.paper, config.data
     named = ("sphere", "hemisphere", "teapot")
     mesh = {name: getattr(paper, name) for name in ("template", "target")}
     mesh = {name: value if value in named else str(absolute(value)) for name, value in mesh.items()}
-    vgg = paper.vgg_weights if paper.vgg_weights == "torchvision" else str(absolute(paper.vgg_weights))
+    vgg = paper.vgg_weights if paper.vgg_weights == TORCHVISION else str(absolute(paper.vgg_weights))
     labelled = replace(
         data.labelled,
         fasseg=absolute(data.labelled.fasseg),
@@ -182,9 +182,12 @@ def checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
     load_template(paper.template)
     if config.network == "babymeshnet":
         load_template(paper.target)
-    if paper.loss.vgg > 0 or vgg != "torchvision":
-        load_vgg(vgg)
     return absolute_run(replace(config, data=data, paper=paper))
+
+
+def uses_vgg(paper: PaperSettings) -> bool:
+    """Tells whether the weights of VGG19 are read; a file that is named is, even where its term has no weight."""
+    return paper.loss.vgg > 0 or paper.vgg_weights != TORCHVISION
 
 
 def run_training(config: TrainMeshnetConfig) -> Path:
@@ -199,6 +202,8 @@ def run_training(config: TrainMeshnetConfig) -> Path:
     if config.network == "meshnet":
         return run_face_training(config)
     config = checked(config)
+    if uses_vgg(config.paper):
+        load_vgg(config.paper.vgg_weights)
     check_storage(config)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,11 @@ from raylib.datasets.face_set import cache_file
 from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
 from raylib.morphable import load_prior
+from raylib.networks.vgg import vgg_plan
 from raylib.progress import say
 from raylib.training import face_meshnet_ray, meshnet_ray, unet_ray
 from raylib.training.face_samples import FaceSamples
-from raylib.training.meshnet_data import face_sources
+from raylib.training.meshnet_data import face_sources, num_train
 from raylib.training.unet_evaluation import chosen_photos
 
 
@@ -46,7 +47,9 @@ def print_meshnet_plan(config: TrainMeshnetConfig, console: Console) -> None:
         _print_face_plan(config, console)
         return
     config = meshnet_ray.checked(config)
-    steps = str(config.steps_per_epoch or 1)
+    if meshnet_ray.uses_vgg(config.paper):
+        say(console, vgg_plan(config.paper.vgg_weights))
+    count: int | None = 1
     if config.network != "babymeshnet":
         sources = face_sources(config.data, config.image_px)
         if not sources:
@@ -54,21 +57,14 @@ def print_meshnet_plan(config: TrainMeshnetConfig, console: Console) -> None:
         for source in sources:
             there = cache_file(Path(config.data.cache), source.key).exists()
             say(console, f"{source.what}: {'prepared already' if there else 'to be prepared first'}")
-        steps = str(config.steps_per_epoch or "as many as show every face once")
-    say(console, f"would train {config.network} for {config.epochs} epochs; steps of an epoch: {steps}")
+        count = num_train(config.data, sources)
+    steps = "as many steps as show every face once"
+    if config.steps_per_epoch or count is not None:
+        steps = f"{meshnet_ray.steps_per_epoch(config, count or 1)} steps"
+    say(console, f"would train {config.network} for {config.epochs} epochs of {steps}")
     _say_run(config, config.epochs, console)
-    names = (
-        "meshnet.safetensors",
-        "history.json",
-        "run.json",
-        "curves.svg",
-        "strip/",
-        "pictures",
-        "GLB",
-        "tensorboard/",
-    )
-    if config.network == "babymeshnet":
-        names = tuple(name for name in names if name != "meshnet.safetensors")
+    weights = () if config.network == "babymeshnet" else ("meshnet.safetensors",)
+    names = (*weights, "history.json", "run.json", "curves.svg", "strip/", "figures", "meshes", "tensorboard/")
     _say_outputs(config.out, names, console)
 
 
