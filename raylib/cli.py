@@ -124,13 +124,13 @@ def _as_yaml(config: Any) -> str:
 
 
 def _calm_ray() -> None:
-    """Has Ray, which reads this when it is imported, colour nothing off a terminal and omit a note of its own."""
-    note = "Set ray log level from environment variable"
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", note)
+    """Has Ray, which reads this when it is imported, colour nothing off a terminal and omit notes of its own."""
+    notes = "Set ray log level from environment variable|Reporting training result"
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", notes)
     if not sys.stdout.isatty():
         os.environ.setdefault("RAY_COLOR_PREFIX", "0")
         # What Ray merges of several workers' lines it marks in green.
-        os.environ.setdefault("RAY_DEDUP_LOGS_ALLOW_REGEX", f"^(?!.*{note})")
+        os.environ.setdefault("RAY_DEDUP_LOGS_ALLOW_REGEX", f"^(?!.*({notes}))")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ _MOST_EPOCHS = 60
 _PICTURE_PX = 1800
 _GROUPS = ("val_f1_",)
 """Beginnings of names whose curves share a plot."""
+_BASELINES = {"fit_": "landmark fit", "cascade_": "after the cascade", "mean_": "mean face", "val_": "network"}
+"""Beginnings of names whose curves share a plot with the network's figure of the same name."""
 _NO_CURVE = ("epoch", "step", "size_px")
 
 
@@ -94,6 +96,10 @@ def _placed(key: str, names: Sequence[str]) -> tuple[str, str]:
     for group in _GROUPS:
         if key.startswith(group):
             return f"{_words(group)} by class", _words(key.removeprefix(group))
+    for prefix, label in _BASELINES.items():
+        plain = key.removeprefix(prefix)
+        if plain != key and f"val_{plain}" in names and any(f"{p}{plain}" in names for p in list(_BASELINES)[:3]):
+            return f"validation {_words(plain)}", label
     plain = key.removeprefix("val_")
     if plain in names and f"val_{plain}" in names:
         return _words(plain), "training" if key == plain else "validation"
