@@ -207,7 +207,8 @@ def from_table(table: pa.Table) -> SyntheticFaces:
 
     def numbers(name: str, *shape: int) -> NDArray[Any]:
         column = table.column(name).combine_chunks()
-        return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(n, *shape)
+        # A copy, since Arrow's memory is not to be written to, as PyTorch's is.
+        return np.array(column.flatten().to_numpy(zero_copy_only=False)).reshape(n, *shape)
 
     def words(name: str) -> list[Any]:
         return list(table.column(name).to_pylist())

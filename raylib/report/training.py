@@ -25,6 +25,8 @@ from raylib.report.reconstruction import PAGE, read_record
 
 _STRIP = "strip"
 """Folder of pictures of the same faces, a file an epoch (epoch_0012.png)."""
+_ORIGINAL = "original.png"
+"""What those faces are in truth."""
 _MOST_EPOCHS = 60
 _PICTURE_PX = 1800
 _GROUPS = ("val_f1_",)
@@ -132,6 +134,10 @@ def _files(run: int, output: Location, packs: Packs) -> dict[str, Any]:
     """Adds the pictures and meshes of a training to the packs and returns what there is."""
     epochs = []
     strips = output.list_files(_STRIP, ".png")
+    original = next((path for path in strips if path.endswith(f"/{_ORIGINAL}")), None)
+    strips = [path for path in strips if path != original]
+    if original is not None:
+        _add_picture(packs, f"original{run}", output.read_bytes(original))
     step = -(-len(strips) // _MOST_EPOCHS) or 1
     for n, path in enumerate(strips[::-1][::step][::-1]):  # the last one always
         number = re.search(r"(\d+)\.png$", path)
@@ -147,7 +153,7 @@ def _files(run: int, output: Location, packs: Packs) -> dict[str, Any]:
     for n, path in enumerate(output.list_files("", ".glb")):
         meshes.append({"name": path.rsplit("/", 1)[-1].removesuffix(".glb"), "pack": f"mesh{run}-{n}"})
         packs.add(meshes[-1]["pack"], _mesh(output.read_bytes(path)), inside=packs.fits(300_000))
-    return {"epochs": epochs, "pictures": pictures, "meshes": meshes}
+    return {"original": original and f"original{run}", "epochs": epochs, "pictures": pictures, "meshes": meshes}
 
 
 def _add_picture(packs: Packs, name: str, content: bytes) -> None:

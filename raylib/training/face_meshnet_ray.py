@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int
 from torch.utils.tensorboard import SummaryWriter
 
+from raylib.color import linear_to_srgb
 from raylib.config import TrainMeshnetConfig
 from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
@@ -32,6 +33,7 @@ from raylib.training.face_cascade import train_cascade
 from raylib.training.face_meshnet_loop import (
     batches,
     calibrated_sigma,
+    estimate_samples,
     learning_rate,
     load_checkpoint,
     new_state,
@@ -41,8 +43,9 @@ from raylib.training.face_meshnet_loop import (
     validate,
 )
 from raylib.training.face_meshnet_loss import FaceLoss, vertex_weights
-from raylib.training.face_pictures import photographs, synthetic_pictures
+from raylib.training.face_pictures import drawn_faces, photographs, synthetic_pictures
 from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples
+from raylib.training.meshnet_results import write_mesh
 from raylib.training.precision import resolve_precision
 from raylib.training.ray_run import (
     Progress,
@@ -55,6 +58,7 @@ from raylib.training.ray_run import (
     resume,
     run_trainer,
 )
+from raylib.training.strips import row_of, strip_index, write_originals, write_strip
 
 SCORE = "val_vertex_mm"
 """Figure of the validation by which checkpoints are kept; small is good."""
@@ -62,6 +66,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _CASCADE_SAMPLES = 20_000
 _TOGETHER = 16  # pictures that are prepared together
 _DONE = "done"
+_MESHES = 4  # faces whose meshes are written
 
 
 def checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
@@ -209,6 +214,9 @@ def train_worker(args: dict[str, Any]) -> str | None:
     per_step = _synthetic_per_step(config)
     steps = steps_per_epoch(config, len(samples), world)
     board = SummaryWriter(str(Path(config.out) / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
+    shown = to_device(held_out.batch(strip_index(len(held_out))), device)
+    if rank == 0:
+        write_originals(Path(config.out), row_of(shown.images.cpu().numpy()))
     progress = Progress(state.epoch, config.epochs)
     began, taken, sums = time.monotonic(), 0, dict[str, float]()
     while state.epoch < config.epochs:
@@ -251,6 +259,11 @@ def train_worker(args: dict[str, Any]) -> str | None:
         if board is not None:
             for key, value in row.items():
                 board.add_scalar(key, value, state.epoch)
+            if state.epoch % config.strip_epochs < config.checkpoint_epochs or state.epoch == config.epochs:
+                estimate = estimate_samples(state.average, corrector, shown, precision)
+                strip = drawn_faces(loss, estimate)
+                write_strip(Path(config.out), state.epoch, strip)
+                board.add_image("strip", strip, state.epoch, dataformats="HWC")
             board.flush()
             progress(state.epoch, ", ".join(f"{k} {v:.3f}" for k, v in row.items() if "_mm" in k), always=True)
         refused = report(row, partial(save_checkpoint, state), device)
@@ -277,6 +290,11 @@ def _write_results(config: TrainMeshnetConfig, result: ray.train.Result) -> None
         state.average, corrector, held_out, index, vertex_weights(model), precision
     )
     save_weights(state.average, config.face.architecture, corrector, weights)
+    faces = estimate_samples(
+        state.average, corrector, held_out.batch(strip_index(len(held_out))[:_MESHES]), precision
+    )
+    for number, (verts, albedo) in enumerate(zip(faces.verts_mm, faces.albedo, strict=True)):
+        write_mesh(out / f"face_{number}", verts, model.faces, linear_to_srgb(albedo))
     (out / "history.json").write_text(json.dumps(history, indent=1))
     record = {"job": "train_meshnet", "config": asdict(config), "best": state.history[-1]}
     record["weights_sha256"] = sha256(weights)

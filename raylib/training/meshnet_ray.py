@@ -12,7 +12,6 @@ import numpy as np
 import ray
 import ray.train
 import torch
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from raylib.config import PaperSettings, TrainMeshnetConfig
@@ -44,6 +43,7 @@ from raylib.training.ray_run import (
     resume,
     run_trainer,
 )
+from raylib.training.strips import write_originals, write_strip
 from raylib.training.unet_loop import BatchPlan
 
 SCORE = "val_loss"
@@ -86,13 +86,6 @@ def _validation(task: Task, state: MeshTrainState, device: torch.device) -> dict
     return {k: v / share for k, v in mean_over_workers({k: v * count for k, v in row.items()}, device).items()}
 
 
-def _write_strip(task: Task, state: MeshTrainState, folder: Path) -> np.ndarray:
-    strip = task.strip(state.network)
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(strip).save(folder / f"epoch_{state.epoch:05d}.png")
-    return strip
-
-
 def train_worker(args: dict[str, Any]) -> str | None:
     """What every Ray Train worker runs: its share of the faces, all epochs, from the last checkpoint on.
 
@@ -120,7 +113,9 @@ def train_worker(args: dict[str, Any]) -> str | None:
     out = Path(config.out)
     board = SummaryWriter(str(out / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
     if rank == 0 and state.epoch == 0:
-        _write_strip(task, state, out / "strip")
+        write_strip(out, 0, task.strip(state.network))
+        if isinstance(task, FaceTask):
+            write_originals(out, task.originals())
     progress = Progress(state.epoch, config.epochs)
     sums: dict[str, float] = {}
     began, taken = time.monotonic(), 0
@@ -148,7 +143,9 @@ def train_worker(args: dict[str, Any]) -> str | None:
             for key, value in row.items():
                 board.add_scalar(key, value, state.epoch)
             if state.epoch % config.strip_epochs < config.checkpoint_epochs or state.epoch == config.epochs:
-                board.add_image("strip", _write_strip(task, state, out / "strip"), state.epoch, dataformats="HWC")
+                strip = task.strip(state.network)
+                write_strip(out, state.epoch, strip)
+                board.add_image("strip", strip, state.epoch, dataformats="HWC")
             board.flush()
             shown = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if k not in ("epoch", "rate"))
             progress(state.epoch, shown, always=True)

@@ -36,6 +36,7 @@ from raylib.training.ray_run import (
     resume,
     run_trainer,
 )
+from raylib.training.strips import row_of, strip_index, write_originals, write_strip
 from raylib.training.unet_evaluation import comparison_row, contact_sheet
 from raylib.training.unet_loop import (
     BatchPlan,
@@ -44,6 +45,7 @@ from raylib.training.unet_loop import (
     augmented_batches,
     load_checkpoint,
     new_state,
+    predict,
     save_checkpoint,
     train_step,
     validate,
@@ -136,7 +138,12 @@ def train_worker(args: dict[str, Any]) -> str | None:
     validation = _cached(splits.validation[rank::world], _input_px(config))
     stages = [stage for stage in config.stages for _ in range(stage.epochs)]
     schedule = Schedule(steps * len(stages), config.warmup_steps, config.learning_rate)
-    board = SummaryWriter(str(Path(config.out) / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
+    out = Path(config.out)
+    board = SummaryWriter(str(out / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
+    shown = strip_index(len(validation[0]))
+    if rank == 0:
+        truth = np.where(validation[1][shown] == IGNORE, np.uint8(Label.BACKGROUND), validation[1][shown])
+        write_originals(out, np.concatenate([row_of(validation[0][shown]), row_of(draw_labels(truth))]))
     progress = Progress(state.epoch, len(stages))
     losses: list[float] = []
     while state.epoch < len(stages):
@@ -156,6 +163,8 @@ def train_worker(args: dict[str, Any]) -> str | None:
         state.history.append(row)
         if board is not None:
             _write_board(board, state, x[:8], row)
+            guess = predict(state.average, validation[0][shown], device, precision)
+            write_strip(out, state.epoch, row_of(draw_labels(guess)))
             progress(state.epoch, f"loss {row['loss']:.4f}, validation F1 {row[_SCORE]:.4f}", always=True)
         refused = report(row, partial(save_checkpoint, state), device)
         if refused is not None:

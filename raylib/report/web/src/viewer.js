@@ -182,14 +182,16 @@ export class Viewer {
     this.estimatedButton.setAttribute("aria-pressed", estimated);
     this.lampButton.setAttribute("aria-pressed", !estimated);
     this.shadowBox.checked = state.shadow;
-    const transfer = (state.shadow && face.shadowed) || face.free;
+    // Where the photograph does not see the face it stands for itself in its own light.
+    const own = view === "texture" && Boolean(face.light);
+    const transfer = ((state.shadow || own) && face.shadowed) || face.free;
     if (transfer !== face.transfer) {
       face.transfer = transfer;
       scene.setTransfer(transfer);
     }
-    this.light = estimated ? face.light : lampLight(this.lamp.direction, this.lamp.strength, this.lamp.ambient, [1, 0.97, 0.93]);
+    this.light = estimated || own ? face.light : lampLight(this.lamp.direction, this.lamp.strength, this.lamp.ambient, [1, 0.97, 0.93]);
     scene.setLight(this.light);
-    this.clay = estimated ? BRIGHTEST / Math.max(quantile(brightness(transfer, this.light), 0.95), 1e-3) : CLAY;
+    this.clay = estimated || own ? BRIGHTEST / Math.max(quantile(brightness(transfer, this.light), 0.95), 1e-3) : CLAY;
     scene.setVisible({ wires: state.wires, dots: state.dots && !overlay });
     this.marks.style.display = overlay && state.dots ? "" : "none";
     const { square, camera } = face.detail;
@@ -202,7 +204,8 @@ export class Viewer {
     const { mesh, image, colors, light, free, shadowed } = this.face;
     const { scene } = this;
     let legend = null;
-    if (view === "texture" && mesh.albedo) scene.setLook(LOOK.photograph, this.#modelled());
+    if (view === "texture" && mesh.albedo && image && light) scene.setLook(LOOK.photographOnTexture);
+    else if (view === "texture" && mesh.albedo) scene.setLook(LOOK.photograph, this.#modelled());
     else if (view === "texture" || (view === "albedo" && image)) scene.setLook(LOOK.texture);
     else if (view === "shape") scene.setLook(LOOK.lit, tinted(mesh, () => [this.clay, this.clay, this.clay]));
     else if (view === "lit") scene.setLook(image ? LOOK.litTexture : LOOK.lit, mesh.albedo.map(linear));
