@@ -290,9 +290,8 @@ def _write_results(config: TrainMeshnetConfig, result: ray.train.Result) -> None
         state.average, corrector, held_out, index, vertex_weights(model), precision
     )
     save_weights(state.average, config.face.architecture, corrector, weights)
-    faces = estimate_samples(
-        state.average, corrector, held_out.batch(strip_index(len(held_out))[:_MESHES]), precision
-    )
+    some = held_out.batch(np.unique(strip_index(len(held_out)))[:_MESHES])
+    faces = estimate_samples(state.average, corrector, some, precision)
     for number, (verts, albedo) in enumerate(zip(faces.verts_mm, faces.albedo, strict=True)):
         write_mesh(out / f"face_{number}", verts, model.faces, linear_to_srgb(albedo))
     (out / "history.json").write_text(json.dumps(history, indent=1))

@@ -12,11 +12,11 @@ export const color = (index) => COLORS[index % COLORS.length];
 function round(low, high) {
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].find((s) => s * power >= rough * 0.999) * power;
+  const step = [1, 2, 5, 10].find((s) => s * power >= rough * 0.999) * power;
   const ticks = [];
   for (let n = Math.ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n++) ticks.push(n * step);
-  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (/2\.5|25/.test((step / power).toFixed(1)) ? 1 : 0));
-  return [ticks, (t) => (digits > 5 ? t.toExponential(1) : t.toFixed(Math.min(digits, 20))).replace("-", "−")];
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  return [ticks, (t) => (digits > 5 ? Number(t.toPrecision(3)).toExponential() : t.toFixed(digits)).replace("-", "−")];
 }
 
 /** Returns places on a logarithmic axis between powers of ten `low` and `high`, and how they are written. */
