@@ -359,7 +359,7 @@ def test_two_thousand_faces(chromium, tmp_path):
     seen = set()
     for share in np.linspace(0, 1, 15):
         page.evaluate("y => scrollTo(0, y)", height * share)
-        page.wait_for_timeout(60)
+        tab.drawn()
         tiles = page.locator(".tile:not([hidden])")
         assert 20 < tiles.count() < 120
         seen |= set(names(tab))
