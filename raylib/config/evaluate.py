@@ -41,7 +41,8 @@ class FacesToJudge:
         landmarks: what baselines and the pose of the mean face start from: `detected` by dlib in the pictures, or
             the `true` ones.
         landmark_noise_px: standard deviation of noise on true landmarks, pixels.
-        fov_deg: field of view in degrees that baselines assume, like jobs/reconstruct.py; 0 takes the true focal length.
+        fov_deg: field of view in degrees that baselines assume, like jobs/reconstruct.py; 0 takes the true focal
+            length.
         max_faces: evaluate at most so many faces, 0 for all.
         resamples: number of bootstrap samples over faces for the 95 % intervals.
         pictures: draw pictures beside the tables.

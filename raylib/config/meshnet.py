@@ -84,8 +84,8 @@ class PaperSettings:
         composite: "over" blends faces with the background by their coverage, so that a loss on colours moves
             silhouettes; "softmax" is PyTorch3D's blend, which the paper used.
         distance: of the camera from the template's centre, in the template's unit.
-        fov_deg: field of view in degrees. The paper names no camera; the defaults see a template of radius 1 as wide as the
-            picture, since the chamfer term keeps the hemisphere from growing over a face that is wider.
+        fov_deg: field of view in degrees. The paper names no camera; the defaults see a template of radius 1 as wide
+            as the picture, since the chamfer term keeps the hemisphere from growing over a face that is wider.
         ambient: share of the light that comes from everywhere, 0 to 1; the rest comes from the camera's side.
     """
 

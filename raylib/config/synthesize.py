@@ -15,7 +15,7 @@ class SynthesisSettings:
     Attributes:
         size_px: side of the pictures in pixels.
         supersampling: samples along the side of a pixel.
-        texture_px: side of the albedo texture in pixels; 0 takes twice the picture's side, at least 256, at most 1024.
+        texture_px: side of the albedo texture in pixels; 0 takes twice the picture's side, from 256 to 1024.
         yaw_deg: largest turn to either side, degrees.
         pitch_deg: largest turn up or down, degrees.
         roll_deg: largest tilt to either side, degrees.
