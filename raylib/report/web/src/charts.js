@@ -12,7 +12,7 @@ export const color = (index) => COLORS[index % COLORS.length];
 function round(low, high) {
   const rough = (high - low) / 4;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((s) => s * power >= rough * 0.999) * power;
+  const step = [1, 2, 5, 10].find((s) => s * power >= rough * 0.75) * power;
   const ticks = [];
   for (let n = Math.ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n++) ticks.push(n * step);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
