@@ -15,7 +15,7 @@ import yaml
 from face_drawings import write_fasseg_v3
 from moto.server import ThreadedMotoServer
 from PIL import Image
-from training_runs import ROOT, Driver, epoch_of
+from training_runs import ROOT, Driver, epoch_of, reporters
 
 from raylib.cli import parse
 from raylib.config import TrainUnetConfig
@@ -78,9 +78,7 @@ def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path, s3_address):
         text = driver.wait_for(lambda text: epoch_of(text) >= 2)
         driver.kill_a_worker(1)
         reached = epoch_of(text)
-        text = driver.wait_for(
-            lambda text: text.count("Wrapping provided model") >= 2 and epoch_of(text) > reached + 1
-        )
+        text = driver.wait_for(lambda text: len(reporters(text)) >= 2 and epoch_of(text) > reached + 1)
     finally:
         driver.stop()
     assert epoch_of(text) < EPOCHS

@@ -206,7 +206,7 @@ def run_trainer(
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage_path,
-            logging_config=LoggingConfig(log_level="WARNING"),  # what matters, the workers print themselves
+            logging_config=LoggingConfig(log_level="WARNING"),  # what matters, the workers print
             failure_config=FailureConfig(max_failures=run.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=run.keep_checkpoints, checkpoint_score_attribute=score, checkpoint_score_order=order
