@@ -35,14 +35,14 @@ def write_photographs(folder: Path) -> None:
 def run(config: DemoConfig) -> int:
     """Runs the job; its imports take seconds, so that they wait for a valid command line."""
     from raylib.reconstruction.run import reconstruct
-    from raylib.report.reconstruction import report_run
+    from raylib.report.choice import report_at_end
 
     out = Path(config.output)
     write_photographs(out / "photographs")
     photographs, faces = str(out / "photographs"), str(out / "faces")
     job = ReconstructConfig(input=photographs, output=faces, method="meshnet", refine=config.refine)
     status = reconstruct(job)
-    report_run(job)
+    report_at_end(job.output)
     return status
 
 

@@ -14,11 +14,11 @@ from raylib.config import ReconstructConfig
 def run(config: ReconstructConfig) -> int:
     """Runs the job; its imports take seconds, so that they wait for a valid command line."""
     from raylib.reconstruction.run import reconstruct
-    from raylib.report.reconstruction import report_run
+    from raylib.report.choice import report_at_end
 
     status = reconstruct(config)
     if config.write_report:
-        report_run(config)
+        report_at_end(config.output, config.storage_options)
     return status
 
 

@@ -7,8 +7,8 @@ Examples:
     python jobs/train_meshnet.py --config configs/meshnet_paper.yaml --data.labelled.celebamask celebamask --dry-run
     python jobs/train_meshnet.py --config configs/babymeshnet_teapot.yaml
     python jobs/train_meshnet.py --config configs/meshnet_stage1.yaml --face.synthetic faces --face.validation others
-    # afterwards, a page with curves, strips and meshes:
-    python jobs/report.py --input out/meshnet_prior
+    # beside a training with other settings:
+    python jobs/report.py --compare out/meshnet_paper out/meshnet_paper_mse
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from raylib.config import TrainMeshnetConfig
 
 
 def run(config: TrainMeshnetConfig) -> int:
-    """Trains and says where the results are."""
+    """Trains and says where the results and the report are."""
+    from raylib.report.choice import report_at_end
     from raylib.training.meshnet_ray import run_training
 
     print(f"results: {run_training(config)}")
+    report_at_end(config.out)
     return 0
 
 

@@ -3,8 +3,8 @@
 Examples:
     python jobs/train_unet.py --config configs/unet_small.yaml --data.fasseg fasseg --data.celebamask celebamask
     python jobs/train_unet.py --config configs/unet_small.yaml --data.celebamask celebamask --dry-run
-    # afterwards, a page with its curves:
-    python jobs/report.py --input out/unet_small
+    # beside a training with other settings:
+    python jobs/report.py --compare out/unet_small out/unet_paper
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from raylib.config import TrainUnetConfig
 
 
 def run(config: TrainUnetConfig) -> int:
-    """Trains and says where the weights are."""
+    """Trains and says where the weights and the report are."""
+    from raylib.report.choice import report_at_end
     from raylib.training.unet_ray import run_training
 
     print(f"weights: {run_training(config)}")
+    report_at_end(config.out)
     return 0
 
 

@@ -102,6 +102,7 @@ def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path, s3_address):
     assert (tmp_path / "out/curves.svg").read_text().startswith("<svg")
     assert (tmp_path / "out/contact_sheet.png").stat().st_size > 0
     assert list((tmp_path / "out/tensorboard").glob("events.*"))
+    assert (tmp_path / "out/report.html").stat().st_size > 0
     strips = sorted((tmp_path / "out/strip").iterdir())
     assert [path.name for path in strips] == [*(f"epoch_{e:05d}.png" for e in range(1, EPOCHS + 1)), "original.png"]
     (drawn, truth) = (Image.open(path).size for path in strips[-2:])

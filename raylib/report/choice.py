@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -12,6 +14,8 @@ from raylib.progress import say
 from raylib.reconstruction.storage import Location
 from raylib.report import comparison, reconstruction, training
 from raylib.report.index import choose, totals
+
+_log = logging.getLogger(__name__)
 
 
 def write_page_of(config: ReportConfig, console: Console) -> str:
@@ -26,6 +30,23 @@ def write_page_of(config: ReportConfig, console: Console) -> str:
     if kind == "comparison":
         return comparison.write_comparison(config, console)
     return reconstruction.write_report(config, console)
+
+
+def report_at_end(
+    output: str, storage_options: Mapping[str, Any] | None = None, console: Console | None = None
+) -> None:
+    """Writes the page of a job that has just ended into its output, and says where it is.
+
+    A job that took days is not lost over its picture book: what goes wrong here is said, and the job counts as it
+    ended.
+    """
+    console = console or Console()
+    try:
+        config = ReportConfig(input=output, storage_options=dict(storage_options or {}))
+        say(console, f"report    {write_page_of(config, console)}")
+    except Exception as error:
+        _log.exception("the report could not be written")
+        say(console, f"no report ({type(error).__name__}: {error}); jobs/report.py writes it again")
 
 
 def print_plan(config: ReportConfig, console: Console) -> None:

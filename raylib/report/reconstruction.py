@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from rich.console import Console
 from raylib.config import STATUSES, ReconstructConfig, ReportConfig
 from raylib.errors import ConfigError, RaylibError
 from raylib.model_files import load_model
-from raylib.progress import say, watched
+from raylib.progress import watched
 from raylib.reconstruction.storage import Location
 from raylib.report.faces import HEAVY, FaceEntry, FacePacker, PictureSettings
 from raylib.report.geometry import SIGMA_STEP_MM, STEP_MM, SharedTopology
@@ -28,7 +27,6 @@ from raylib.report.index import choose, distributions, entries, figure_values, r
 from raylib.report.page import Packs, json_text, write_page
 
 PAGE = "report.html"
-_log = logging.getLogger(__name__)
 THUMBS_A_PACK = 64
 FACES_A_PACK = 12
 THUMB_BYTES = 4500  # of a thumbnail, generously
@@ -127,21 +125,6 @@ def write_report(config: ReportConfig, console: Console) -> str:
     write_page(target, PAGE, f"Reconstruction report {data['name']}".strip(), data, packs)
     target.remove_temporary()
     return target.shown(target.join(PAGE))
-
-
-def report_run(config: ReconstructConfig, console: Console | None = None) -> None:
-    """Writes the report of a run that has just ended, and says where it is.
-
-    A run that took days is not lost over its picture book: what goes wrong here is said, and the run counts as it
-    ended.
-    """
-    console = console or Console()
-    wanted = ReportConfig(input=config.output, storage_options=config.storage_options)
-    try:
-        say(console, f"report    {write_report(wanted, console)}")
-    except Exception as error:
-        _log.exception("the report could not be written")
-        console.print(f"no report ({type(error).__name__}: {error}); jobs/report.py writes it again", markup=False)
 
 
 def run_summary(run: Run) -> dict[str, Any]:

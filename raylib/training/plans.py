@@ -19,6 +19,9 @@ from raylib.training.face_samples import FaceSamples
 from raylib.training.meshnet_data import face_sources, num_train
 from raylib.training.unet_evaluation import chosen_photos
 
+_ALWAYS = ("history.json", "run.json", "curves.svg", "strip/", "tensorboard/", "report.html")
+"""What every training leaves in its folder."""
+
 
 def print_unet_plan(config: TrainUnetConfig, console: Console) -> None:
     """Says which photographs a training of the U-Net would see, how long it is and what is there already.
@@ -33,7 +36,16 @@ def print_unet_plan(config: TrainUnetConfig, console: Console) -> None:
     for stage in config.stages:
         say(console, f"would train {stage.epochs} epochs of {steps} steps at {stage.size_px} pixels")
     _say_run(config, config.epochs, console)
-    names = ("unet.safetensors", "history.json", "run.json", "curves.svg", "contact_sheet.png", "tensorboard/")
+    names = (
+        "unet.safetensors",
+        "history.json",
+        "run.json",
+        "curves.svg",
+        "contact_sheet.png",
+        "strip/",
+        "tensorboard/",
+        "report.html",
+    )
     _say_outputs(config.out, names, console)
 
 
@@ -64,7 +76,17 @@ def print_meshnet_plan(config: TrainMeshnetConfig, console: Console) -> None:
     say(console, f"would train {config.network} for {config.epochs} epochs of {steps}")
     _say_run(config, config.epochs, console)
     weights = () if config.network == "babymeshnet" else ("meshnet.safetensors",)
-    names = (*weights, "history.json", "run.json", "curves.svg", "strip/", "figures", "meshes", "tensorboard/")
+    names = (
+        *weights,
+        "history.json",
+        "run.json",
+        "curves.svg",
+        "strip/",
+        "figures",
+        "meshes",
+        "tensorboard/",
+        "report.html",
+    )
     _say_outputs(config.out, names, console)
 
 
@@ -84,7 +106,16 @@ def _print_face_plan(config: TrainMeshnetConfig, console: Console) -> None:
     steps = face_meshnet_ray.steps_per_epoch(config, counts["train"], config.num_workers)
     say(console, f"would train meshnet for {config.epochs} epochs of about {steps} steps")
     _say_run(config, config.epochs, console)
-    names = ("meshnet.safetensors", "history.json", "run.json", "curves.svg", "tensorboard/")
+    names = (
+        "meshnet.safetensors",
+        "history.json",
+        "run.json",
+        "curves.svg",
+        "strip/",
+        "meshes",
+        "tensorboard/",
+        "report.html",
+    )
     _say_outputs(config.out, names, console)
 
 
