@@ -84,7 +84,7 @@ class BenchmarkRenderConfig:
         threads: numbers of threads on the CPU.
         rounds: timings of ours in each case; the reference runs once in each of at most three rounds.
         max_reference_seconds: a case whose reference would take more seconds than this is timed on our side only.
-        seed: of the roughness of the surface.
+        seed: whole number from which the roughness of the surface follows.
     """
 
     output: str = "out/benchmark_render.json"

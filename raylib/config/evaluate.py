@@ -47,7 +47,7 @@ class FacesToJudge:
         resamples: number of bootstrap samples over faces for the 95 % intervals.
         pictures: draw pictures beside the tables.
         worst: number of the worst cases of each method to draw.
-        seed: of noise and bootstrap.
+        seed: whole number from which noise and bootstrap follow.
         threads: processor threads; 0 leaves the choice to PyTorch.
         storage_options: arguments of the fsspec filesystem of a remote truth and remote results.
     """

@@ -17,7 +17,7 @@ class BuildPriorConfig:
         output: safetensors file to write.
         head_output: safetensors file for the rest of the head, which the synthetic faces put around the prior.
         people: number of held-out faces on which the prior's error is measured.
-        seed: of the held-out faces.
+        seed: whole number from which the held-out faces follow.
     """
 
     ict: str

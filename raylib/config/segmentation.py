@@ -57,7 +57,7 @@ class EvaluateSegmentationConfig:
         max_images: evaluate at most so many photographs of each set, 0 for all.
         device: where the network runs: `cpu`, `cuda` or `cuda:1`.
         threads: processor threads of the network; 0 leaves the choice to PyTorch.
-        seed: of occluders and of the bootstrap.
+        seed: whole number from which occluders and bootstrap follow.
     """
 
     out: str
