@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_runs import Run, assert_complete, make_photographs, mesh_bytes
+from fault_runs import Run, assert_complete, make_photographs, sha256_of_files
 from PIL import Image
 from s3_gate import RESET, SECRET, answer, gated_s3, options
 
@@ -139,7 +139,7 @@ def test_a_node_that_dies_costs_no_image(photographs, home, tmp_path):
         cluster.shutdown()
     statuses = assert_complete(tmp_path / "out", {str(p) for p in (tmp_path / "photos").iterdir()})
     assert set(statuses.values()) == {"ok"}
-    assert len(mesh_bytes(tmp_path / "out")) == 5 * 40
+    assert len(sha256_of_files(tmp_path / "out" / "meshes")) == 5 * 40
 
 
 @pytest.mark.slow
