@@ -1,14 +1,16 @@
 """Runs the reconstruction on photographs that installed packages carry, and on a damaged file.
 
-Example: python jobs/demo.py
+Examples:
+    python jobs/demo.py
+    python jobs/demo.py --output out/quick --refine 0
 """
 
 import shutil
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from raylib.config import ReconstructConfig
+from raylib.cli import Command, main
+from raylib.config import DemoConfig, ReconstructConfig
 
 PHOTOGRAPHS = {
     "astronaut.png": "astronaut.png",
@@ -30,14 +32,28 @@ def write_photographs(folder: Path) -> None:
     (folder / "truncated.png").write_bytes(whole[: len(whole) // 3])
 
 
-if __name__ == "__main__":
+def run(config: DemoConfig) -> int:
+    """Runs the job; its imports take seconds, so that they wait for a valid command line."""
     from raylib.reconstruction.run import reconstruct
-    from raylib.report.reconstruction import report_run
+    from raylib.report.choice import report_at_end
 
-    out = Path("out/demo")
+    out = Path(config.output)
     write_photographs(out / "photographs")
     photographs, faces = str(out / "photographs"), str(out / "faces")
-    config = ReconstructConfig(input=photographs, output=faces, method="meshnet", refine=30)
-    status = reconstruct(config)
-    report_run(config)
-    sys.exit(status)
+    job = ReconstructConfig(input=photographs, output=faces, method="meshnet", refine=config.refine)
+    status = reconstruct(job)
+    report_at_end(job.output)
+    return status
+
+
+def plan(config: DemoConfig) -> None:
+    """Says what a run would do."""
+    for name in (*PHOTOGRAPHS.values(), "truncated.png"):
+        print(f"would write and reconstruct {config.output}/photographs/{name}")
+    print(f"would write rows, meshes and report.html to {config.output}/faces")
+
+
+COMMAND = Command(run, DemoConfig, __doc__ or "", plan)
+
+if __name__ == "__main__":
+    main(COMMAND)

@@ -1,16 +1,12 @@
-"""Measures what the project makes.
-
-python jobs/evaluate.py segmentation --out DIR --data.fasseg DIR
-python jobs/evaluate.py shape --out DIR --truth DIR --results ours=DIR --baselines all
-    python jobs/evaluate.py appearance --out DIR --truth DIR --results ours=DIR
-"""
+"""Measures what the project makes: `jobs/evaluate.py COMMAND`; each command has its own --help."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from raylib.cli import main_with_commands
+from rich.console import Console
+
+from raylib.cli import Command, main_with_commands
 from raylib.config import (
     EvaluateAppearanceConfig,
     EvaluatePicturesConfig,
@@ -27,6 +23,13 @@ def segmentation(config: EvaluateSegmentationConfig) -> int:
     return 0
 
 
+def plan_segmentation(config: EvaluateSegmentationConfig) -> None:
+    """Says what `segmentation` would do."""
+    from raylib.training.plans import print_segmentation_plan
+
+    print_segmentation_plan(config, Console())
+
+
 def shape(config: EvaluateShapeConfig) -> int:
     """Prints and writes how well reconstructed faces agree with known ones."""
     from raylib.evaluation.run_shape import run_shape
@@ -36,6 +39,13 @@ def shape(config: EvaluateShapeConfig) -> int:
     return 0
 
 
+def plan_shape(config: EvaluateShapeConfig) -> None:
+    """Says what `shape` would do."""
+    from raylib.evaluation.plan import print_shape_plan
+
+    print_shape_plan(config, Console())
+
+
 def appearance(config: EvaluateAppearanceConfig) -> int:
     """Prints and writes how well reconstructed albedo and light agree with known ones."""
     from raylib.evaluation.appearance_report import markdown
@@ -43,6 +53,13 @@ def appearance(config: EvaluateAppearanceConfig) -> int:
 
     print(markdown(run_appearance(config)))
     return 0
+
+
+def plan_appearance(config: EvaluateAppearanceConfig) -> None:
+    """Says what `appearance` would do."""
+    from raylib.evaluation.plan import print_appearance_plan
+
+    print_appearance_plan(config, Console())
 
 
 def pictures(config: EvaluatePicturesConfig) -> int:
@@ -55,12 +72,61 @@ def pictures(config: EvaluatePicturesConfig) -> int:
     return 0
 
 
-COMMANDS: dict[str, tuple[Callable[[Any], int], type, str]] = {
-    "segmentation": (segmentation, EvaluateSegmentationConfig, "face segmentation against labelled photographs"),
-    "shape": (shape, EvaluateShapeConfig, "reconstructed meshes against known faces or scans"),
-    "appearance": (appearance, EvaluateAppearanceConfig, "reconstructed albedo and light against known ones"),
-    "pictures": (pictures, EvaluatePicturesConfig, "the pictures of synthetic faces as files, to reconstruct them"),
+def plan_pictures(config: EvaluatePicturesConfig) -> None:
+    """Says what `pictures` would do."""
+    from raylib.evaluation.plan import print_pictures_plan
+
+    print_pictures_plan(config, Console())
+
+
+COMMANDS: dict[str, Command[Any]] = {
+    "segmentation": Command(
+        segmentation,
+        EvaluateSegmentationConfig,
+        """face segmentation against labelled photographs
+
+Examples:
+    python jobs/evaluate.py segmentation --out out/segmentation --data.fasseg fasseg
+    python jobs/evaluate.py segmentation --out out/covered --data.celebamask celebamask --occlusion 0.3 --dry-run
+""",
+        plan_segmentation,
+    ),
+    "shape": Command(
+        shape,
+        EvaluateShapeConfig,
+        """reconstructed meshes against known faces or scans
+
+Examples:
+    python jobs/evaluate.py shape --out out/shape --truth out/synthetic --results ours=out/faces --baselines landmarks
+    python jobs/evaluate.py shape --out out/scans --truth scans --results a=out/a b=out/b --dry-run
+""",
+        plan_shape,
+    ),
+    "appearance": Command(
+        appearance,
+        EvaluateAppearanceConfig,
+        """reconstructed albedo and light against known ones
+
+Examples:
+    python jobs/evaluate.py appearance --out out/appearance --truth out/synthetic --results ours=out/faces
+    python jobs/evaluate.py appearance --out out/features --truth out/synthetic --results out/faces --vgg torchvision
+""",
+        plan_appearance,
+    ),
+    "pictures": Command(
+        pictures,
+        EvaluatePicturesConfig,
+        """the pictures of synthetic faces as files, to reconstruct them
+
+Examples:
+    python jobs/evaluate.py pictures --truth out/synthetic --out out/pictures
+    python jobs/reconstruct.py --input out/pictures --output out/faces
+""",
+        plan_pictures,
+    ),
 }
 
 if __name__ == "__main__":
-    main_with_commands(COMMANDS)
+    main_with_commands(
+        COMMANDS, ["python jobs/evaluate.py shape --out out/shape --truth out/synthetic --results out/faces"]
+    )

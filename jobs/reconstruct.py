@@ -2,22 +2,23 @@
 
 Examples:
     python jobs/reconstruct.py --input photos --output out
+    python jobs/reconstruct.py --input photos --output out --method meshnet --refine 30
     python jobs/reconstruct.py --input s3://bucket/portraits --output s3://bucket/meshes --dry-run
     python jobs/reconstruct.py --input photos --output out --faces.hog-upsample 1 --retry failed
 """
 
-from raylib.cli import main
+from raylib.cli import Command, main
 from raylib.config import ReconstructConfig
 
 
 def run(config: ReconstructConfig) -> int:
     """Runs the job; its imports take seconds, so that they wait for a valid command line."""
     from raylib.reconstruction.run import reconstruct
-    from raylib.report.reconstruction import report_run
+    from raylib.report.choice import report_at_end
 
     status = reconstruct(config)
     if config.write_report:
-        report_run(config)
+        report_at_end(config.output, config.storage_options)
     return status
 
 
@@ -30,5 +31,7 @@ def plan(config: ReconstructConfig) -> None:
     print_plan(config, Console())
 
 
+COMMAND = Command(run, ReconstructConfig, __doc__ or "", plan)
+
 if __name__ == "__main__":
-    main(run, ReconstructConfig, __doc__ or "", plan=plan)
+    main(COMMAND)

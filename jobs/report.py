@@ -3,22 +3,33 @@
 Examples:
     python jobs/report.py --input out
     python jobs/report.py --compare out_landmarks out_meshnet --output comparison
+    python jobs/report.py --input out --page-mb 5 --photographs false --dry-run
 """
 
-from raylib.cli import main
+from rich.console import Console
+
+from raylib.cli import Command, main
 from raylib.config import ReportConfig
 
 
 def run(config: ReportConfig) -> int:
     """Runs the job; its imports take seconds, so that they wait for a valid command line."""
-    from rich.console import Console
-
+    from raylib.progress import say
     from raylib.report.choice import write_page_of
 
     console = Console()
-    console.print(f"report    {write_page_of(config, console)}", soft_wrap=True, highlight=False)
+    say(console, f"report    {write_page_of(config, console)}")
     return 0
 
 
+def plan(config: ReportConfig) -> None:
+    """Says what a run would do."""
+    from raylib.report.choice import print_plan
+
+    print_plan(config, Console())
+
+
+COMMAND = Command(run, ReportConfig, __doc__ or "", plan)
+
 if __name__ == "__main__":
-    main(run, ReportConfig, __doc__ or "")
+    main(COMMAND)

@@ -1,9 +1,14 @@
 """Makes synthetic faces with known geometry, albedo, light, pose, expression and labels, as Parquet.
 
-Example: python jobs/synthesize.py --config configs/synthesize.yaml --output out/synthetic --count 1000
+Examples:
+    python jobs/synthesize.py --output out/synthetic --count 1000
+    python jobs/synthesize.py --config configs/synthesize.yaml --output s3://bucket/faces --dry-run
+    python jobs/synthesize.py --output out/held_out --split test --count 200 --settings.size-px 512
 """
 
-from raylib.cli import main
+from rich.console import Console
+
+from raylib.cli import Command, main
 from raylib.config import SynthesizeConfig
 
 
@@ -14,5 +19,14 @@ def run(config: SynthesizeConfig) -> int:
     return synthesize(config)
 
 
+def plan(config: SynthesizeConfig) -> None:
+    """Says what a run would do."""
+    from raylib.synthesis_run import print_plan
+
+    print_plan(config, Console())
+
+
+COMMAND = Command(run, SynthesizeConfig, __doc__ or "", plan)
+
 if __name__ == "__main__":
-    main(run, SynthesizeConfig, __doc__ or "")
+    main(COMMAND)

@@ -1,21 +1,42 @@
-"""Trains the networks that make meshes of pictures: `jobs/train_meshnet.py --config configs/meshnet_paper.yaml`.
+"""Trains the networks that make meshes of pictures; the same command goes on with a run that was stopped.
 
 Without any option it trains MeshNet on faces rendered from the shipped face model, in minutes on two cores.
+
+Examples:
+    python jobs/train_meshnet.py
+    python jobs/train_meshnet.py --config configs/meshnet_paper.yaml --data.labelled.celebamask celebamask --dry-run
+    python jobs/train_meshnet.py --config configs/babymeshnet_teapot.yaml
+    python jobs/train_meshnet.py --config configs/meshnet_stage1.yaml --face.synthetic faces --face.validation others
+    # beside a training with other settings:
+    python jobs/report.py --compare out/meshnet_paper out/meshnet_paper_mse
 """
 
 from __future__ import annotations
 
-from raylib.cli import main
+from rich.console import Console
+
+from raylib.cli import Command, main
 from raylib.config import TrainMeshnetConfig
 
 
 def run(config: TrainMeshnetConfig) -> int:
-    """Trains and says where the results are."""
+    """Trains and says where the results and the report are."""
+    from raylib.report.choice import report_at_end
     from raylib.training.meshnet_ray import run_training
 
     print(f"results: {run_training(config)}")
+    report_at_end(config.out)
     return 0
 
 
+def plan(config: TrainMeshnetConfig) -> None:
+    """Says what a run would do."""
+    from raylib.training.plans import print_meshnet_plan
+
+    print_meshnet_plan(config, Console())
+
+
+COMMAND = Command(run, TrainMeshnetConfig, __doc__ or "", plan)
+
 if __name__ == "__main__":
-    main(run, TrainMeshnetConfig, __doc__ or "")
+    main(COMMAND)

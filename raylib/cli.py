@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
@@ -92,8 +93,8 @@ def parse(config_class: type[C], description: str, argv: Sequence[str] | None = 
     return _parsed(config_class, description, argv)[0]
 
 
-def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None) -> tuple[C, str | None]:
-    """Returns the configuration, and with --dry-run what it is as YAML."""
+def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None) -> tuple[C, bool]:
+    """Returns the configuration, and whether it is a dry run."""
     set_parsing_settings(add_print_completion_argument=True)
     needed = [f.name for f in fields(config_class) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
     usage = " ".join(["%(prog)s", *(f"--{name} {name.upper()}" for name in needed), "[OPTIONS]"])
@@ -110,52 +111,88 @@ def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None)
         config = config_class(**values)
     except ConfigError as error:
         parser.error(str(error))
-    return config, yaml.safe_dump(raw.as_dict(), sort_keys=False) if dry_run else None
+    return config, dry_run
 
 
-def main(
-    run: Callable[[C], int],
-    config_class: type[C],
-    description: str,
-    argv: Sequence[str] | None = None,
-    plan: Callable[[C], None] | None = None,
-) -> NoReturn:
+def _as_yaml(config: Any) -> str:
+    """Returns the settings as --config reads them, but for values of storage options, which may be credentials."""
+    values = asdict(config)
+    if values.get("storage_options"):
+        values["storage_options"] = dict.fromkeys(values["storage_options"], "(not shown)")
+    plain = json.loads(json.dumps(values))  # YAML knows no tuples
+    return str(yaml.safe_dump(plain, sort_keys=False))
+
+
+def _calm_ray() -> None:
+    """Has Ray, which reads this when it is imported, colour nothing off a terminal and omit notes of its own."""
+    notes = "Set ray log level from environment variable|Reporting training result"
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", notes)
+    if not sys.stdout.isatty():
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+        # What Ray merges of several workers' lines it marks in green.
+        os.environ.setdefault("RAY_DEDUP_LOGS_ALLOW_REGEX", f"^(?!.*({notes}))")
+
+
+@dataclass(frozen=True)
+class Command(Generic[C]):
+    """What a job, or one word of a job, does.
+
+    Attributes:
+        run: does it and returns the exit status.
+        config_class: its settings.
+        description: text above the options in `--help`; the first line says what the job does, and a section
+            "Examples:" shows command lines.
+        plan: says what a run would do, for --dry-run.
+    """
+
+    run: Callable[[C], int]
+    config_class: type[C]
+    description: str
+    plan: Callable[[C], None]
+
+
+def main(command: Command[C], argv: Sequence[str] | None = None) -> NoReturn:
     """Parses the command line, runs the job and exits with its status.
 
-    With --dry-run the settings are printed, then what `plan` has to say, and the job is not run.
+    With --dry-run the settings are printed, then what the plan has to say, and the job is not run.
 
     The package's own errors are one sentence on stderr; the status is 2 after a `ConfigError`, 1 after another.
     """
-    config, dry = _parsed(config_class, description, argv)
+    config, dry = _parsed(command.config_class, command.description, argv)
     try:
-        if dry is None:
-            status = run(config)
-        else:
-            print(dry, end="")
-            if plan is not None:
-                plan(config)
+        if dry:
+            print(_as_yaml(config), end="")
+            command.plan(config)
             print("dry run: nothing was done")
             status = 0
+        else:
+            _calm_ray()
+            status = command.run(config)
     except RaylibError as error:
         print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
         status = 2 if isinstance(error, ConfigError) else 1
     sys.exit(status)
 
 
-def main_with_commands(commands: Mapping[str, tuple[Callable[[Any], int], type, str]]) -> NoReturn:
+def main_with_commands(commands: Mapping[str, Command[Any]], examples: Sequence[str] = ()) -> NoReturn:
     """Runs the job that the command line's first word names, with the words after it as its options.
 
     Args:
-        commands: for each word what `main` takes: the function, its configuration and its description.
+        commands: what each word does.
+        examples: command lines for the help of the whole.
     """
     words = sys.argv[1:]
     name = Path(sys.argv[0]).name
     if words and words[0] in commands:
         sys.argv[0] = f"{sys.argv[0]} {words[0]}"
-        main(*commands[words[0]], argv=words[1:])
-    lines = [f"usage: {name} COMMAND [OPTIONS]", ""] + [f"  {word:14} {how[2]}" for word, how in commands.items()]
+        main(commands[words[0]], argv=words[1:])
     if words and words[0] in ("-h", "--help"):
-        print("\n".join(lines))
+        firsts = {word: command.description.partition("\n")[0] for word, command in commands.items()}
+        print(f"usage: {name} COMMAND [OPTIONS]\n")
+        print("\n".join(f"  {word:14} {first}" for word, first in firsts.items()))
+        print(f"\nEach has its own help: {name} COMMAND --help")
+        if examples:
+            print("\n".join(["", "Examples:", *(f"    {example}" for example in examples)]))
         sys.exit(0)
     given = f"command is {words[0]!r}" if words else "no command given"
     print(f"{name}: error: {given}, expected one of {list(commands)}", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from rich.console import Console
 
 
 def join_ray(worker_output: bool = False) -> None:
@@ -22,16 +23,21 @@ def join_ray(worker_output: bool = False) -> None:
     """
     shown: dict[str, Any] = {"log_to_driver": worker_output, "logging_level": "warning" if worker_output else "error"}
     if not ray.is_initialized():
-        named = os.environ.get("RAY_ADDRESS")
-        if named != "local" and (named or _local_cluster_answers()):
-            ray.init(address="auto", **shown)
-        else:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            # Two logical CPUs at least, since stages run side by side and Ray's own tasks need one beside workers.
-            cpus = max(2, os.cpu_count() or 1)
-            ray.init("local", num_cpus=cpus, include_dashboard=False, **shown)
+        with Console(stderr=True).status("starting Ray"):  # seconds; says nothing where there is no terminal
+            _start(shown)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _start(shown: dict[str, Any]) -> None:
+    named = os.environ.get("RAY_ADDRESS")
+    if named != "local" and (named or _local_cluster_answers()):
+        ray.init(address="auto", **shown)
+    else:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # Two logical CPUs at least, since stages run side by side and Ray's own tasks need one beside workers.
+        cpus = max(2, os.cpu_count() or 1)
+        ray.init("local", num_cpus=cpus, include_dashboard=False, **shown)
 
 
 def _local_cluster_answers() -> bool:

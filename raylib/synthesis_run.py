@@ -25,6 +25,7 @@ from rich.console import Console
 from raylib.config import SynthesizeConfig
 from raylib.datasets.synthetic import SCHEMA_VERSION, SyntheticDataset, to_parquet
 from raylib.errors import ConfigError
+from raylib.progress import say
 from raylib.provenance import environment
 from raylib.ray_cluster import join_ray
 from raylib.reconstruction.progress import RunProgress
@@ -32,7 +33,7 @@ from raylib.reconstruction.storage import Location, check_writable
 from raylib.segmentation import draw_labels
 from raylib.synthesis import FaceSynthesizer, seeds_of
 from raylib.synthesis.generator import check_folders
-from raylib.synthesis.head import load_source
+from raylib.synthesis.head import Source, load_source
 
 _DATASET = "dataset.json"
 _SHAPING = ("settings", "image_format", "store_maps", "rows_per_part")
@@ -52,16 +53,11 @@ def synthesize(config: SynthesizeConfig, console: Console | None = None) -> int:
     """
     console = console or Console()
     started = time.time()
-    output = Location(config.output, config.storage_options, config.storage_tries)
-    config = _absolute(config)
-    source = load_source(config.source)
-    check_folders(config.settings)
+    config, output, source, digest = _checked(config)
     check_writable(output)
-    digest = config_sha256(config, source.sha256)
-    _claim(output, digest)
-    parts = _parts(config)
-    there = set(output.list_files("faces", ".parquet"))
-    missing = [part for part in parts if output.join(_part_name(part)) not in there]
+    if not _is_mine(output, digest):
+        output.write_bytes(_DATASET, json.dumps(_claim(digest)).encode())
+    parts, missing = _parts(config), _missing(config, output)
     if len(missing) < len(parts):
         console.print(f"{len(parts) - len(missing)} of {len(parts)} parts are there already")
     progress = RunProgress(console, config.progress_every_s)
@@ -89,6 +85,23 @@ def synthesize(config: SynthesizeConfig, console: Console | None = None) -> int:
     rate = f", {progress.rate:.1f} a second" if progress.rate else ""
     console.print(f"{config.count} faces in {where}/faces{rate}", soft_wrap=True, highlight=False)
     return 0
+
+
+def print_plan(config: SynthesizeConfig, console: Console) -> None:
+    """Says which faces would be made and which are there already; writes nothing and starts no Ray.
+
+    Raises:
+        ConfigError: the source, a folder or what the output holds do not fit.
+    """
+    config, output, source, digest = _checked(config)
+    _is_mine(output, digest)
+    parts, missing = _parts(config), _missing(config, output)
+    say(console, f"{config.count} faces of the split {config.split}, of the face model {source.name}")
+    say(console, f"{len(parts)} parts, {len(parts) - len(missing)} there already, {len(missing)} to be made")
+    if missing:
+        say(console, f"would make {sum(map(len, missing))} faces of seeds from {missing[0].start} on")
+    sheet = ", contact_sheet.png" if config.contact_sheet else ""
+    say(console, f"would write faces/*.parquet, {_DATASET}, run.json{sheet} to {output.shown(output.path)}")
 
 
 def config_sha256(config: SynthesizeConfig, source_sha256: str) -> str:
@@ -129,20 +142,45 @@ def _absolute(config: SynthesizeConfig) -> SynthesizeConfig:
     return dataclasses.replace(config, source=whole(config.source) or config.source, settings=settings)
 
 
-def _claim(output: Location, digest: str) -> None:
-    """Notes in the output what it holds, so that no other data set is mixed into it."""
-    path = output.join(_DATASET)
-    mine = {"config_sha256": digest, "schema_version": SCHEMA_VERSION}
+def _checked(config: SynthesizeConfig) -> tuple[SynthesizeConfig, Location, Source, str]:
+    """Returns the configuration with absolute paths, the output, the source, and the hash of what shapes a row.
+
+    Raises:
+        ConfigError: the source or a folder is not what the configuration says.
+    """
+    output = Location(config.output, config.storage_options, config.storage_tries)
+    config = _absolute(config)
+    source = load_source(config.source)
+    check_folders(config.settings)
+    return config, output, source, config_sha256(config, source.sha256)
+
+
+def _claim(digest: str) -> dict[str, str]:
+    return {"config_sha256": digest, "schema_version": SCHEMA_VERSION}
+
+
+def _is_mine(output: Location, digest: str) -> bool:
+    """Tells whether the output has a note that it holds this data set; otherwise it is new.
+
+    Raises:
+        ConfigError: it holds another data set, into which this one must not be mixed.
+    """
     try:
-        theirs = json.loads(output.read_bytes(path))
+        theirs = json.loads(output.read_bytes(output.join(_DATASET)))
     except FileNotFoundError:
-        output.write_bytes(_DATASET, json.dumps(mine).encode())
-        return
-    if theirs != mine:
+        return False
+    if theirs != _claim(digest):
         raise ConfigError(
             f"output {output.uri!r} holds synthetic faces of other settings or another source; "
             "give another output or remove it"
         )
+    return True
+
+
+def _missing(config: SynthesizeConfig, output: Location) -> list[range]:
+    """Returns the seeds of each part that the output lacks."""
+    there = set(output.list_files("faces", ".parquet"))
+    return [part for part in _parts(config) if output.join(_part_name(part)) not in there]
 
 
 def _parts(config: SynthesizeConfig) -> list[range]:

@@ -13,6 +13,9 @@ ARGUMENTS = (
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a GPU
 )
 
+PATIENCE_MS = 180_000
+"""How long a step may take before the test fails; nothing waits so long but on a machine that does other work."""
+
 
 @contextmanager
 def browser() -> Iterator:
@@ -23,7 +26,9 @@ def browser() -> Iterator:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable, headless=True, args=list(ARGUMENTS))
+        running = playwright.chromium.launch(
+            executable_path=executable, headless=True, args=list(ARGUMENTS), timeout=PATIENCE_MS
+        )
         try:
             yield running
         finally:
@@ -44,6 +49,7 @@ class Tab:
         self.context = running.new_context(
             viewport=size, has_touch=phone, is_mobile=phone, color_scheme="dark" if dark else "light"
         )
+        self.context.set_default_timeout(PATIENCE_MS)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -66,7 +72,15 @@ class Tab:
         self.page.click(".tile:not([hidden])")
         self.page.wait_for_selector(".viewer[data-state=complete]")
 
+    def drawn(self) -> None:
+        """Waits until everything that was asked for is on the screen: what scrolls or draws does so at a frame."""
+        self.page.evaluate(
+            """async () => {
+                for (let n = 0; n < 3; n++) await new Promise(requestAnimationFrame);
+            }"""
+        )
+
     def stage(self) -> bytes:
         """Returns what the viewer's stage shows."""
-        self.page.wait_for_timeout(120)  # two frames of the software renderer
+        self.drawn()
         return self.page.locator(".stage").screenshot()

@@ -1,12 +1,14 @@
 """Command lines: what is valid is parsed, what is not ends in one sentence and exit status 2."""
 
+import os
+import re
 import shutil
 
 import pytest
 from rich.console import Console
 
-from raylib.cli import main, parse
-from raylib.config import FaceSettings, ReconstructConfig, ReportConfig
+from raylib.cli import Command, main, parse
+from raylib.config import FaceSettings, ReconstructConfig, ReportConfig, TrainUnetConfig
 from raylib.reconstruction.plan import print_plan
 from raylib.reconstruction.rows import to_parquet
 
@@ -93,13 +95,51 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys, phot
     (tmp_path / "out" / "faces" / "part-0.parquet").write_bytes(to_parquet(rows))
     before = sorted(tmp_path.rglob("*"))
     words = ["--input", str(folder), "--output", str(tmp_path / "out"), "--write-obj", "false", "--dry-run"]
+
+    def plan(config):
+        print_plan(config, Console())
+
     with pytest.raises(SystemExit) as caught:
-        main(lambda config: pytest.fail("it ran"), ReconstructConfig, "", words, lambda c: print_plan(c, Console()))
+        main(Command(lambda config: pytest.fail("it ran"), ReconstructConfig, "", plan), words)
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert f"would do  {folder}/<b>.png\nwould do  {folder}/new.png\n3 images, 2 to do, 1 done already" in out
     assert "write_obj: false" in out and "would write faces/*.parquet, GLB, previews, report.html" in out
     assert out.endswith("dry run: nothing was done\n") and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_prints_settings_that_config_reads_and_no_credentials(tmp_path, capsys):
+    words = ["--name", "n", "--storage-path", "s", "--out", "o", "--widths", "[4, 8]"]
+    with pytest.raises(SystemExit):
+        main(Command(lambda config: 1, TrainUnetConfig, "", lambda config: None), [*words, "--dry-run"])
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out.removesuffix("dry run: nothing was done\n"))
+    expected = parse(TrainUnetConfig, "", words)
+    assert parse(TrainUnetConfig, "", ["--config", str(tmp_path / "printed.yaml")]) == expected
+    secret = ["--storage-options", '{"key": "hush", "anon": false}', "--dry-run"]
+    with pytest.raises(SystemExit):
+        main(Command(lambda config: 1, ReconstructConfig, "", lambda config: None), [*BASE, *secret])
+    out = capsys.readouterr().out
+    assert "hush" not in out and "key: (not shown)" in out
+
+
+def test_ray_is_told_to_colour_nothing_off_a_terminal(monkeypatch, capsys):
+    names = ("RAY_COLOR_PREFIX", "RAY_DEDUP_LOGS_ALLOW_REGEX", "RAY_DEDUP_LOGS_SKIP_REGEX")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    seen = []
+
+    def run(config):
+        seen.append({name: os.environ.get(name) for name in names})
+        return 0
+
+    with pytest.raises(SystemExit) as caught:
+        main(Command(run, ReconstructConfig, "", lambda config: None), BASE)
+    assert caught.value.code == 0 and seen[0]["RAY_COLOR_PREFIX"] == "0"
+    note = "x logging.cc: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3"
+    assert re.search(seen[0]["RAY_DEDUP_LOGS_SKIP_REGEX"], note)
+    assert not re.search(seen[0]["RAY_DEDUP_LOGS_ALLOW_REGEX"], note)
+    assert re.search(seen[0]["RAY_DEDUP_LOGS_ALLOW_REGEX"], "epoch 1.0 of 4")
 
 
 def test_help_begins_with_what_is_needed_and_keeps_the_lines_of_examples(capsys):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from raylib.cli import main_with_commands
+from raylib.cli import Command, main_with_commands
 from raylib.config import EvaluateSegmentationConfig
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +21,7 @@ def test_the_first_word_chooses_the_job_and_the_rest_are_its_options(monkeypatch
         sys, "argv", ["evaluate.py", "segmentation", "--out", "x", "--data.fasseg=y", "--occlusion=0.2"]
     )
     with pytest.raises(SystemExit) as stop:
-        main_with_commands({"segmentation": (run, EvaluateSegmentationConfig, "")})
+        main_with_commands({"segmentation": Command(run, EvaluateSegmentationConfig, "", print)})
     assert stop.value.code == 3
     assert (seen[0].out, seen[0].data.fasseg, seen[0].occlusion) == ("x", "y", 0.2)
 

@@ -22,6 +22,7 @@ from raylib.training.face_augmentation import FaceAugmentation, reframed
 from raylib.training.face_cascade import StepTargets, rotation_vector, train_cascade
 from raylib.training.face_meshnet_loop import (
     batches,
+    estimate_samples,
     joined,
     load_checkpoint,
     new_state,
@@ -30,7 +31,7 @@ from raylib.training.face_meshnet_loop import (
     validate,
 )
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, vertex_weights
-from raylib.training.face_pictures import whole_light
+from raylib.training.face_pictures import drawn_faces, whole_light
 from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
@@ -55,6 +56,18 @@ def samples(model):
 def small_network(model, seed=0):
     torch.manual_seed(seed)
     return build_network(model, SMALL)
+
+
+def test_a_strip_shows_faces_and_their_bare_shapes(model, corrector, samples):
+    batch = rows_of(samples, slice(0, 2))
+    estimate = estimate_samples(small_network(model).eval(), corrector, batch, torch.float32)
+    strip = drawn_faces(FaceLoss(corrector, FaceLossWeights(), 64), estimate)
+    assert strip.shape == (128, 128, 3)
+    colored, bare = strip[:64].astype(int), strip[64:].astype(int)
+    covered = bare.max(2) > 0
+    assert 0.2 < covered.mean() < 0.9 and np.array_equal(covered, colored.max(2) > 0)
+    assert np.ptp(bare, axis=2).max() == 0 and np.ptp(colored, axis=2).max() > 5
+    assert np.percentile(bare[covered], 95) > 120 and np.percentile(bare[covered], 5) < 200
 
 
 def rows_of(value, index):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import runpy
 import subprocess
-import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -44,25 +43,20 @@ DOCKERFILE = (K8S / "Dockerfile").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
-def configuration(overlay: str, job: str, folder: Path, monkeypatch) -> Any:
+def configuration(overlay: str, job: str, folder: Path) -> Any:
     """Returns what a RayJob's own command line makes of its entry point, in the overlay's pods."""
     documents = build(overlay)
     write_settings(documents, folder)
     entrypoint = localized(named(documents, "RayJob", job)["spec"]["entrypoint"], folder)
     python, script, *arguments = words(entrypoint, places(documents))
     assert python == "python"
-    parsed: list[Any] = []
-    monkeypatch.setattr(cli, "main", lambda run, kind, text, **_: parsed.append(cli.parse(kind, text, arguments)))
-    monkeypatch.setattr(sys, "argv", [script, *arguments])
-    runpy.run_path(script, run_name="__main__")
-    (config,) = parsed
-    return config
+    return cli.parse(runpy.run_path(script)["COMMAND"].config_class, "", arguments)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("job", JOBS)
-def test_the_jobs_take_their_entry_points(overlay, job, tmp_path, monkeypatch):
-    config = configuration(overlay, job, tmp_path, monkeypatch)
+def test_the_jobs_take_their_entry_points(overlay, job, tmp_path):
+    config = configuration(overlay, job, tmp_path)
     somewhere = "s3://physface-example/" if overlay != "cpu-small" else "/data/"
     target = {"reconstruct": "output", "synthesize": "output"}.get(job, "storage_path")
     assert str(getattr(config, target)).startswith(somewhere)
@@ -78,7 +72,7 @@ def test_a_wrong_argument_of_an_entry_point_is_found(tmp_path, monkeypatch, caps
     before = job["spec"]["entrypoint"]
     monkeypatch.setitem(job["spec"], "entrypoint", before.replace("--output", "--ouput"))
     with pytest.raises(SystemExit):
-        configuration("cpu-small", "reconstruct", tmp_path, monkeypatch)
+        configuration("cpu-small", "reconstruct", tmp_path)
     assert "ouput" in capsys.readouterr().err
 
 
@@ -187,7 +181,7 @@ def place(bundles: list[dict[str, float]], cluster: list[dict[str, int]]) -> lis
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("job", JOBS)
 def test_actors_and_workers_fit_the_machines_and_leave_a_cpu(overlay, job, tmp_path, monkeypatch):
-    config = configuration(overlay, job, tmp_path, monkeypatch)
+    config = configuration(overlay, job, tmp_path)
     spec = cluster_spec(named(build(overlay), "RayJob", job))
     cluster = nodes(spec)
     left = place(demand(job, config), cluster)

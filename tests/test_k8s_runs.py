@@ -72,7 +72,7 @@ def _storage(filesystem: Any, place: str) -> tuple[Any, str]:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_entry_point_to_its_end(overlay, bucket, tmp_path):
     """All four RayJobs, one after the other, on one cluster with all nodes that the overlay may have."""
-    if overlay not in ("cpu-small", "gpu") and not os.environ.get("ALL_OVERLAYS"):
+    if overlay != "cpu-small" and not os.environ.get("ALL_OVERLAYS"):
         pytest.skip("takes minutes; ALL_OVERLAYS=1 runs it too")
     credentials, s3 = bucket
     documents = build(overlay)

@@ -6,6 +6,8 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
+from raylib import progress as loops
+from raylib.progress import watched
 from raylib.reconstruction import progress
 from raylib.reconstruction.progress import RunProgress
 
@@ -54,3 +56,26 @@ def test_time_left_follows_the_present_rate_not_the_whole_night(clock):
         clock[0] += 1
         shown.add(Counter(ok=10), faces=10)
     assert shown.line().endswith("10.0 images/s, 2 h 36 min left")
+
+
+def test_a_loop_in_a_log_says_how_far_it_is_but_not_at_once(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(loops.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    seen = []
+    for item in watched(range(10), "[b]faces[/b] judged", console=Console(file=out, width=20), every_s=4):
+        seen.append(item)
+        now[0] += 1.5
+    assert seen == list(range(10))
+    assert out.getvalue() == "".join(f"[b]faces[/b] judged: {n} of 10\n" for n in (2, 5, 8))
+
+
+def test_a_loop_on_a_terminal_has_a_bar_that_goes_when_it_is_done():
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, _environ={})
+    for _ in watched(iter([3, 4]), "faces", total=7, console=console, size=lambda item: item):
+        pass
+    text = out.getvalue()
+    assert "faces" in text and "7/7" in text and text.endswith("\x1b[2K")  # the line is emptied
+    silent = io.StringIO()
+    assert list(watched([1, 2], "short", console=Console(file=silent))) == [1, 2] and not silent.getvalue()

@@ -13,8 +13,8 @@ from fault_runs import (
     Run,
     assert_complete,
     make_photographs,
-    mesh_bytes,
     parent_of,
+    sha256_of_files,
     wait_for_parts,
     wait_for_workers,
 )
@@ -54,7 +54,7 @@ def undisturbed(photos, tmp_path_factory):
     finally:
         run.end()
         shutil.rmtree(home, ignore_errors=True)
-    return mesh_bytes(output)
+    return sha256_of_files(output / "meshes")
 
 
 def images(folder: Path) -> set[str]:
@@ -86,7 +86,7 @@ def test_a_driver_killed_ten_times_ends_with_every_image_once(photos, undisturbe
         for run in runs:
             run.end()
     assert_complete(tmp_path, images(photos))
-    assert mesh_bytes(tmp_path) == undisturbed
+    assert sha256_of_files(tmp_path / "meshes") == undisturbed
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_killed_actors_and_children_cost_no_image(photos, undisturbed, home, tmp
         run.end()
     statuses = assert_complete(tmp_path, images(photos))
     assert sum(s == "ok" for s in statuses.values()) == IMAGES - 2
-    assert mesh_bytes(tmp_path) == undisturbed
+    assert sha256_of_files(tmp_path / "meshes") == undisturbed
 
 
 @pytest.mark.slow

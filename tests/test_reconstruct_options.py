@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from fault_runs import assert_complete, make_photographs, mesh_bytes, rows_of
+from fault_runs import assert_complete, make_photographs, rows_of
 from PIL import Image
 from rich.console import Console
 
@@ -76,17 +76,19 @@ def test_too_many_failures_are_exit_status_1(photos, tmp_path, ray_session):
 def test_no_pixels_leaves_the_shape_and_nothing_of_the_photograph(photos, tmp_path, ray_session):
     run(photos, tmp_path / "all", include="good*")
     run(photos, tmp_path / "shape", include="good*", privacy="no_pixels")
-    for name, content in mesh_bytes(tmp_path / "shape").items():
-        if name.endswith(".png"):
-            assert np.unique(np.asarray(Image.open(io.BytesIO(content)))).tolist() == [128]
-            assert "preview" not in name
-        if name.endswith(".glb"):
-            ours = trimesh.load(io.BytesIO(content), file_type="glb").to_mesh()
-            full = trimesh.load(tmp_path / "all" / name).to_mesh()
+    files = [path for path in (tmp_path / "shape" / "meshes").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".png", ".glb", ".obj"}
+    for path in files:
+        if path.suffix == ".png":
+            assert np.unique(np.asarray(Image.open(path))).tolist() == [128]
+            assert "preview" not in path.name
+        if path.suffix == ".glb":
+            ours = trimesh.load(path).to_mesh()
+            full = trimesh.load(tmp_path / "all" / path.relative_to(tmp_path / "shape")).to_mesh()
             np.testing.assert_array_equal(ours.vertices, full.vertices)
             assert np.unique(np.asarray(ours.visual.material.baseColorTexture)).tolist() == [128]
-        if name.endswith(".obj"):
-            lines = [line.split() for line in content.decode().splitlines() if line.startswith("v ")]
+        if path.suffix == ".obj":
+            lines = [line.split() for line in path.read_text().splitlines() if line.startswith("v ")]
             assert len({tuple(line[4:]) for line in lines}) == 1
     rows = [row for _, table in parts(Location(str(tmp_path / "shape"))) for row in table.to_pylist()]
     assert len(rows) == 3

@@ -14,14 +14,15 @@ from PIL import Image
 from report_runs import HOSTILE, add_files, face_rows, failed_rows, png, write_run
 from rich.console import Console
 
-from raylib.config import ReconstructConfig, ReportConfig
+from raylib.config import ReportConfig
 from raylib.errors import ConfigError
 from raylib.morphable import load_prior
 from raylib.reconstruction.storage import Location
+from raylib.report.choice import report_at_end
 from raylib.report.geometry import SIGMA_STEP_MM, STEP_MM, SharedTopology, pack_mesh
 from raylib.report.index import FIGURES, choose, figure_values, read_index
 from raylib.report.page import DATA_FOLDER, json_text
-from raylib.report.reconstruction import FACES_A_PACK, report_run, write_report
+from raylib.report.reconstruction import FACES_A_PACK, write_report
 
 WEB = Path(__file__).resolve().parents[1] / "raylib" / "report" / "web"
 
@@ -233,7 +234,7 @@ def test_a_run_outlives_its_report(tmp_path):
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "part-0.parquet").write_bytes(b"no table")
     console = Console(file=io.StringIO(), width=200)
-    report_run(ReconstructConfig("in", str(tmp_path)), console)
+    report_at_end(str(tmp_path), console=console)
     assert "no report (" in console.file.getvalue() and "jobs/report.py" in console.file.getvalue()
 
 

@@ -190,6 +190,26 @@ def test_what_a_row_lacks_is_said(tab):
     assert "albedo under the estimated light" in page.inner_text(".legend")
 
 
+def test_the_bare_shape_in_bright_light_is_neither_white_nor_black(tab):
+    """An estimated light has no scale of its own: albedo may be dark and light bright, or the other way round."""
+    tab.open_face("estimated")
+    page = tab.page
+    page.click("[data-view=shape]")
+    page.locator(".light button").nth(1).click()  # the estimated light, which is bright
+    shot = np.asarray(Image.open(io.BytesIO(tab.stage())).convert("L")).astype(float)
+    middle = shot[shot.shape[0] // 4 : -shot.shape[0] // 4, shot.shape[1] // 3 : -shot.shape[1] // 3]
+    assert 60 < np.median(middle) < 245 and (middle > 252).mean() < 0.05
+
+
+def test_a_heat_map_ends_where_nearly_all_values_lie(tab):
+    tab.open_face("estimated")
+    tab.page.click("[data-view=sigma]")
+    sigma = np.sort(np.asarray(face_rows(2, seed=9, estimated=True)[0]["sigma_mm"]))
+    top = sigma[int(0.98 * (len(sigma) - 1))]
+    written = tab.page.locator(".legend span").nth(2).inner_text()
+    assert written.endswith(" mm") and abs(float(written.removesuffix(" mm")) - top) < 0.06 * top
+
+
 def test_the_mesh_lies_on_the_photograph(tab):
     tab.open_face("/photographs 00004")
     page = tab.page
@@ -359,7 +379,7 @@ def test_two_thousand_faces(chromium, tmp_path):
     seen = set()
     for share in np.linspace(0, 1, 15):
         page.evaluate("y => scrollTo(0, y)", height * share)
-        page.wait_for_timeout(60)
+        tab.drawn()
         tiles = page.locator(".tile:not([hidden])")
         assert 20 < tiles.count() < 120
         seen |= set(names(tab))

@@ -34,6 +34,7 @@ def write_training(folder: Path, rate: float, epochs: int = 4) -> Path:
     (folder / "run.json").write_text(json.dumps({"job": "train_meshnet", "config": {"learning_rate": rate}}))
     for e in range(1, epochs + 1):
         (folder / "strip" / f"epoch_{e:04d}.png").write_bytes(png(np.full((20, 60, 3), 50 * e, np.uint8)))
+    (folder / "strip" / "original.png").write_bytes(png(np.full((20, 60, 3), 90, np.uint8)))
     (folder / "figure_9_faces.png").write_bytes(png(np.zeros((30, 30, 3), np.uint8)))
     dome = hemisphere(3)
     colors = np.full((len(dome.verts), 3), 200, np.uint8)
@@ -51,6 +52,14 @@ def test_terms_share_a_plot_with_their_validation_and_classes_share_one():
         (0, "training"), (0, "validation"), (1, "training"), (1, "validation")
     ]  # fmt: skip
     assert got["mse"][0]["x"] == [1, 2] and got["mse"][3]["y"] == [2.0]
+
+
+def test_a_network_shares_plots_with_what_it_is_compared_with():
+    names = ("loss", "vertex", "val_vertex_mm", "cascade_vertex_mm", "fit_vertex_mm", "mean_vertex_mm", "mean_loss")
+    got = {chart["title"]: chart["lines"] for chart in charts([[{"epoch": 1} | dict.fromkeys(names, 1.0)]])}
+    assert list(got) == ["loss", "vertex", "validation vertex mm", "mean loss"]
+    lines = [line["name"] for line in got["validation vertex mm"]]
+    assert lines == ["network", "after the cascade", "landmark fit", "mean face"]
 
 
 def test_names_of_runs_tell_them_apart():
@@ -102,7 +111,12 @@ def test_both_in_a_browser(tmp_path):
             tab = Tab(running, page_path)
             assert tab.page.locator(".chart").count() == 3
             assert tab.page.locator(".chart polyline").count() == columns * 5
+            for axis in tab.page.locator(".chart").all():
+                ticks = axis.locator("text[text-anchor=end]").all_text_contents()[:-1]  # the last is the epoch's
+                assert 2 <= len(set(ticks)) == len(ticks) <= 8
             tab.page.click("#tab-strips")
+            tab.page.wait_for_selector(".truth[src]")
+            assert tab.page.locator(".truth").count() == columns
             before = tab.page.wait_for_selector(".strip[src]").get_attribute("src")
             tab.page.locator(".epochs input").first.fill("0")
             tab.page.wait_for_function("before => document.querySelector('.strip').src !== before", arg=before)

@@ -1,14 +1,11 @@
 """The synthesis job: the same bytes after kills, one row a seed, reading back, buckets, mistakes."""
 
-import contextlib
 import dataclasses
+import hashlib
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
+import tempfile
 from pathlib import Path
 
 import duckdb
@@ -16,6 +13,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from fault_runs import Run, sha256_of_files, wait_for_parts
 from rich.console import Console
 
 from raylib.config import SynthesisSettings, SynthesizeConfig
@@ -56,37 +54,29 @@ def test_what_is_written_is_read():
     assert back.clean.size == 0 and np.abs(back.image.astype(int) - faces.image).mean() < 6
 
 
-def _start(output: Path) -> subprocess.Popen:
-    command = [sys.executable, "jobs/synthesize.py", "--output", str(output), "--count", "24", "--rows_per_part", "2"]
-    command += ["--split", "test", "--settings.size_px", "32", "--settings.shadow_directions", "16", "--actors", "1"]
-    environment = os.environ | {"RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
-    with output.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=log, stderr=log)
-
-
-def _kill(run: subprocess.Popen) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+def _run(home: Path, output: Path) -> Run:
+    arguments = ["--output", str(output), "--count", "24", "--rows_per_part", "2", "--split", "test", "--actors", "1"]
+    arguments += ["--settings.size_px", "32", "--settings.shadow_directions", "16"]
+    return Run(home, arguments, job="synthesize.py")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_twice_gives_the_bytes_of_an_undisturbed_run(tmp_path):
     output = tmp_path / "out"
-    for parts in (2, 5):
-        run = _start(output)
-        try:
-            while len(list(output.glob("faces/*.parquet"))) < parts and run.poll() is None:
-                time.sleep(0.05)
-        finally:
-            _kill(run)
-        assert len(list(output.glob("faces/*.parquet"))) >= parts
-    run = _start(output)
+    home = Path(tempfile.mkdtemp(prefix="sf"))  # short enough for Ray's sockets
+    runs = []
     try:
-        assert run.wait() == 0
+        for parts in (2, 5):
+            runs.append(_run(home / str(parts), output))
+            assert wait_for_parts(output, parts, runs[-1])
+            runs[-1].end()
+        runs.append(_run(home / "last", output))
+        assert runs[-1].wait() == 0, runs[-1].log.read_text()[-3000:]
     finally:
-        _kill(run)
+        for run in runs:
+            run.end()
+        shutil.rmtree(home, ignore_errors=True)
 
     record = json.loads((output / "run.json").read_text())
     assert record["rows"] == 24 and record["made_in_this_run"] < 24
@@ -94,10 +84,12 @@ def test_killed_twice_gives_the_bytes_of_an_undisturbed_run(tmp_path):
     make = FaceSynthesizer("prior", SMALL)
     seeds = seeds_of("test", 24)
     expected = {
-        f"part-{s.start:012d}-000002.parquet": to_parquet(make(s), config, record["config_sha256"])
+        f"part-{s.start:012d}-000002.parquet": hashlib.sha256(
+            to_parquet(make(s), config, record["config_sha256"])
+        ).hexdigest()
         for s in (seeds[i : i + 2] for i in range(0, 24, 2))
     }
-    assert {p.name: p.read_bytes() for p in (output / "faces").iterdir()} == expected
+    assert sha256_of_files(output / "faces") == expected
     counted = duckdb.sql(f"select count(*), count(distinct seed) from '{output}/faces/*.parquet'").fetchall()
     assert counted == [(24, 24)]
     assert {p.name for p in output.iterdir()} == {"faces", "run.json", "dataset.json", "contact_sheet.png"}

@@ -108,6 +108,7 @@ def _check_results(out: Path) -> None:
     assert list((out / "tensorboard").glob("events.*"))
     strip = np.asarray(Image.open(out / "strip.png"))
     assert strip.shape == (46 * 5, 46 * 8, 3)  # the faces, then before training and after epochs 4, 8 and 9
+    assert np.array_equal(strip[:46], np.asarray(Image.open(out / "strip" / "original.png")))
     assert Image.open(out / "figure_9_faces.png").width == 2 * 3 * 46
     for ending in ("obj", "glb"):
         assert len(trimesh.load(out / f"face_0.{ending}", force="mesh").faces) == 4096

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from face_drawings import write_fasseg_v3
 from moto.server import ThreadedMotoServer
-from training_runs import ROOT, Driver, epoch_of
+from PIL import Image
+from training_runs import ROOT, Driver, epoch_of, reporters
 
 from raylib.cli import parse
 from raylib.config import TrainUnetConfig
@@ -77,9 +78,7 @@ def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path, s3_address):
         text = driver.wait_for(lambda text: epoch_of(text) >= 2)
         driver.kill_a_worker(1)
         reached = epoch_of(text)
-        text = driver.wait_for(
-            lambda text: text.count("Wrapping provided model") >= 2 and epoch_of(text) > reached + 1
-        )
+        text = driver.wait_for(lambda text: len(reporters(text)) >= 2 and epoch_of(text) > reached + 1)
     finally:
         driver.stop()
     assert epoch_of(text) < EPOCHS
@@ -103,6 +102,11 @@ def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path, s3_address):
     assert (tmp_path / "out/curves.svg").read_text().startswith("<svg")
     assert (tmp_path / "out/contact_sheet.png").stat().st_size > 0
     assert list((tmp_path / "out/tensorboard").glob("events.*"))
+    assert (tmp_path / "out/report.html").stat().st_size > 0
+    strips = sorted((tmp_path / "out/strip").iterdir())
+    assert [path.name for path in strips] == [*(f"epoch_{e:05d}.png" for e in range(1, EPOCHS + 1)), "original.png"]
+    (drawn, truth) = (Image.open(path).size for path in strips[-2:])
+    assert drawn[0] == 8 * drawn[1] and truth == (drawn[0], 2 * drawn[1])  # photographs and their true labels
     record = json.loads((tmp_path / "out/run.json").read_text())
     assert record["config"]["num_workers"] == 2
     assert record["best"]["val_mean_f1"] == max(row["val_mean_f1"] for row in history)

@@ -28,6 +28,19 @@ def descendants(pid: int) -> list[int]:
     return family[1:]
 
 
+def command_line(pid: int) -> str:
+    """Returns a process's command line, or what it calls itself; nothing where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def reporters(text: str) -> set[str]:
+    """Returns the process ids of the workers that said how far the training is."""
+    return set(re.findall(r"RayTrainWorker pid=(\d+)[^)]*\) epoch", text))
+
+
 def epoch_of(text: str) -> int:
     """Returns the last epoch that the job said it finished."""
     return max((int(number) for number in re.findall(r"epoch (\d+)\.0 of", text)), default=0)
@@ -70,8 +83,8 @@ class Driver:
         raise AssertionError(f"not seen within {seconds} s: {self.log.read_text()[-3000:]}")
 
     def kill_a_worker(self, number: int) -> None:
-        """Kills one of the last group of workers, a moment after an epoch has begun."""
-        workers = [int(pid) for pid in re.findall(r"pid=(\d+)\) world_rank=", self.log.read_text())]
+        """Kills one of the workers, the first or the last started, a moment after an epoch has begun."""
+        workers = sorted(pid for pid in descendants(self.process.pid) if "RayTrainWorker" in command_line(pid))
         time.sleep(0.3)
         os.kill(workers[number], signal.SIGKILL)
 

@@ -11,23 +11,31 @@ from typing import Any
 from raylib.benchmark.empty_bucket import BUCKET, server
 from raylib.benchmark.processes import Pinned, measured
 from raylib.benchmark.reconstruct import ray_job
-from raylib.benchmark.record import write_record
+from raylib.benchmark.record import check_new, outputs, write_record
 from raylib.config import BenchmarkBucketConfig, ReconstructConfig
-from raylib.errors import ConfigError
 
 _MARKS = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def run(config: BenchmarkBucketConfig) -> int:
     """Prints and writes the figures; returns the exit status."""
-    if Path(config.work).exists():
-        raise ConfigError(f"work is {config.work!r}, which exists already; expected a folder to be made")
+    check_new(config.work)
     figures = measure(config)
     lines = ["| images done | driver, MiB |", "|---|---|"]
     lines += [f"| {row['images']:,} | {row['driver_mib']:.0f} |" for row in figures["driver"]]
     print("\n".join([*lines, "", f"grown by {figures['grown_mib']:.1f} MiB"]))
     write_record(config.output, config, figures)
     return 0
+
+
+def plan(config: BenchmarkBucketConfig) -> list[str]:
+    """Returns what a run would do, in lines; a `ConfigError` where it could not."""
+    check_new(config.work)
+    return [
+        f"would serve a bucket of {config.images} empty images and let the job go through it",
+        f"would keep the job's output in {config.work}",
+        *outputs(config.output),
+    ]
 
 
 def measure(config: BenchmarkBucketConfig) -> dict[str, Any]:

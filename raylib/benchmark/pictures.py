@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from raylib.benchmark.record import outputs
 from raylib.camera import Camera, focal_from_fov, rotation_from_euler_deg
 from raylib.config import BenchmarkPicturesConfig
 from raylib.lighting import SphericalHarmonicLight, lambert_transfer, self_shadow_transfer, sh_basis
@@ -92,6 +93,14 @@ def eight_lights(model: LinearFaceModel, size: int) -> np.ndarray:
         for transfer in transfers
     ]
     return np.concatenate(rows)
+
+
+def plan(config: BenchmarkPicturesConfig) -> list[str]:
+    """Returns what a run would do, in lines."""
+    return [
+        f"would draw the shipped face prior at {config.size} pixels",
+        *outputs(str(Path(config.output) / COMPARISON), str(Path(config.output) / EIGHT_LIGHTS)),
+    ]
 
 
 def run(config: BenchmarkPicturesConfig) -> int:

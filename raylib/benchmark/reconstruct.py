@@ -18,9 +18,10 @@ from PIL import Image, ImageEnhance
 from rich.console import Console
 
 from raylib.benchmark.processes import Pinned, measured
-from raylib.benchmark.record import write_record
+from raylib.benchmark.record import check_new, outputs, write_record
 from raylib.config import BenchmarkReconstructConfig, FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
+from raylib.progress import watched
 from raylib.reconstruction.storage import Location, image_files, open_input
 
 _WARM = 16  # images of the shorter of two runs, whose difference is free of start-up
@@ -34,15 +35,10 @@ def run(config: BenchmarkReconstructConfig) -> int:
     actor of each stage, and the job on two cores with two. Ray's runs are made twice, over few images and over
     `images` more: the difference is free of start-up.
     """
-    work = Path(config.work)
-    if work.exists():
-        raise ConfigError(f"work is {config.work!r}, which exists already; expected a folder to be made")
-    cores = sorted(os.sched_getaffinity(0))[: config.actors]
-    if len(cores) < config.actors:
-        raise ConfigError(f"actors is {config.actors}, expected no more than this process has cores: {len(cores)}")
+    work, cores = Path(config.work), _checked(config)
     few, many = _lists(config, work)
     rounds: list[dict[str, Figures]] = []
-    for n in range(config.rounds):
+    for n in watched(range(config.rounds), "rounds"):
         loops = [_loop(config, many, work / f"{n}" / f"loop{i}", core) for i, core in enumerate(cores)]
         figures: dict[str, Figures] = {"loop": measured(loops[:1])[0]}
         beside = measured(loops)
@@ -58,6 +54,39 @@ def run(config: BenchmarkReconstructConfig) -> int:
     return 0
 
 
+def plan(config: BenchmarkReconstructConfig) -> list[str]:
+    """Returns what a run would do, in lines; a `ConfigError` where it could not."""
+    cores, wanted = _checked(config), _WARM + config.images
+    if config.input:
+        source = f"{wanted} of {len(_photographs(config.input, wanted))} photographs in {config.input}"
+    else:
+        source = f"{wanted} photographs drawn from one portrait"
+    return [
+        f"would time {source}, {config.rounds} rounds, on the cores {cores}",
+        f"each round: the plain loop alone and side by side, the job with one actor a stage and with {config.actors}",
+        *outputs(config.output),
+    ]
+
+
+def _checked(config: BenchmarkReconstructConfig) -> list[int]:
+    """Returns the cores to run on; a `ConfigError` where there are too few, or the folder is there already."""
+    check_new(config.work)
+    cores = sorted(os.sched_getaffinity(0))[: config.actors]
+    if len(cores) < config.actors:
+        raise ConfigError(f"actors is {config.actors}, expected no more than this process has cores: {len(cores)}")
+    return cores
+
+
+def _photographs(folder: str, wanted: int) -> list[str]:
+    """Returns the photographs of a folder; a `ConfigError` where they are too few."""
+    source = Location(folder)
+    open_input(source)
+    paths = list(image_files(source))
+    if len(paths) < wanted:
+        raise ConfigError(f"input {folder!r} holds {len(paths)} photographs, expected {wanted}")
+    return paths
+
+
 def _lists(config: BenchmarkReconstructConfig, work: Path) -> tuple[Path, Path]:
     """Returns manifests of the few and the many photographs, drawing these where no input is given."""
     folder = Path(config.input)
@@ -71,11 +100,7 @@ def _lists(config: BenchmarkReconstructConfig, work: Path) -> tuple[Path, Path]:
         for n in range(wanted):
             picture = ImageEnhance.Brightness(portrait).enhance(0.8 + 0.4 * n / wanted)
             picture.save(folder / f"{n:06d}.jpg", quality=90)
-    source = Location(str(folder))
-    open_input(source)
-    paths = list(image_files(source))
-    if len(paths) < wanted:
-        raise ConfigError(f"input {config.input!r} holds {len(paths)} photographs, expected {wanted}")
+    paths = _photographs(str(folder), wanted)
     work.mkdir(parents=True, exist_ok=True)
     lists = (work / "few.txt", work / "many.txt")
     for path, count in zip(lists, (_WARM, wanted), strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from raylib.errors import ConfigError
 from raylib.provenance import environment
 
 _PACKAGES = ("torch", "easypytorch3d", "numba", "numpy")
@@ -22,6 +23,18 @@ def _cpu_name() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def check_new(work: str) -> None:
+    """Raises a `ConfigError` where the folder for a benchmark's runs is there already."""
+    if Path(work).exists():
+        raise ConfigError(f"work is {work!r}, which exists already; expected a folder to be made")
+
+
+def outputs(*files: str) -> list[str]:
+    """Returns the line of a plan that names the files to be written; those that are empty are not."""
+    named = [file for file in files if file]
+    return [f"would write {', '.join(named)}"] if named else ["would write no file"]
 
 
 def write_record(output: str, config: Any, figures: dict[str, Any]) -> None:

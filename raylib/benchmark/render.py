@@ -30,7 +30,7 @@ from pytorch3d.renderer import (
 from pytorch3d.renderer.mesh.rasterize_meshes import _RasterizeFaceVerts
 from pytorch3d.structures import Meshes
 
-from raylib.benchmark.record import write_record
+from raylib.benchmark.record import outputs, write_record
 from raylib.camera import Camera
 from raylib.config import BenchmarkRenderConfig
 from raylib.lighting import SphericalHarmonicLight, self_shadow_transfer
@@ -245,6 +245,16 @@ def shadow_milliseconds(level: int, rounds: int) -> float:
     verts = scene.verts[None]
     normals = vertex_normals(verts, scene.faces)
     return _alternate(lambda: self_shadow_transfer(verts, normals, scene.faces), None, rounds, time.process_time)[0]
+
+
+def plan(config: BenchmarkRenderConfig) -> list[str]:
+    """Returns what a run would do, in lines."""
+    cuda = ", then on the GPU" if torch.cuda.is_available() else ""
+    return [
+        f"would time surfaces of levels {config.levels} at {config.sizes} pixels on {config.threads} threads{cuda}",
+        f"{config.faces_per_pixel} faces a pixel, {config.rounds} rounds, our time against PyTorch3D's",
+        *outputs(config.output),
+    ]
 
 
 def run(config: BenchmarkRenderConfig) -> int:

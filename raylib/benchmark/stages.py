@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from raylib.benchmark.record import write_record
+from raylib.benchmark.record import outputs, write_record
 from raylib.config import BenchmarkStagesConfig, FaceSettings
 from raylib.datasets.face_set import FaceSet, photographed_faces
 from raylib.datasets.rendered_faces import render_faces
@@ -49,14 +49,26 @@ def _column(weights: Path, faces: FaceSet) -> np.ndarray:
     return np.concatenate(list(as_bytes(scene.render(scene.verts + offsets, colors).image)))
 
 
-def run(config: BenchmarkStagesConfig) -> int:
-    """Prints a table of the trainings' last figures and draws faces as each of their networks renders them."""
+def _rows(config: BenchmarkStagesConfig) -> list[dict[str, Any]]:
+    """Returns the last figures of each training; a `ConfigError` where a folder is none."""
     rows: list[dict[str, Any]] = []
     for folder in map(Path, config.runs):
         if not (folder / "history.json").is_file():
             raise ConfigError(f"runs has {str(folder)!r}, expected the results of jobs/train_meshnet.py")
         last = json.loads((folder / "history.json").read_text())[-1]
         rows.append({"run": folder.name, "epochs": int(last["epoch"])} | {k: last.get(k) for k in _COLUMNS})
+    return rows
+
+
+def plan(config: BenchmarkStagesConfig) -> list[str]:
+    """Returns what a run would do, in lines; a `ConfigError` where a training is not there."""
+    compared = [f"would compare {row['run']} after {row['epochs']} epochs" for row in _rows(config)]
+    return [*compared, *outputs(config.output, config.picture)]
+
+
+def run(config: BenchmarkStagesConfig) -> int:
+    """Prints a table of the trainings' last figures and draws faces as each of their networks renders them."""
+    rows = _rows(config)
     print(f"| run | epochs | {' | '.join(_COLUMNS.values())} |")
     print("|---" * (len(_COLUMNS) + 2) + "|")
     for row in rows:

@@ -28,7 +28,7 @@ from pytorch3d.renderer import (
 from pytorch3d.structures import Meshes
 from torch import Tensor
 
-from raylib.benchmark.record import write_record
+from raylib.benchmark.record import outputs, write_record
 from raylib.config import BenchmarkTrainConfig, LossWeights, PaperSettings, TrainMeshnetConfig
 from raylib.datasets.rendered_faces import render_faces
 from raylib.networks.vgg import VggFeatures, random_vgg
@@ -127,6 +127,15 @@ def compare(config: BenchmarkTrainConfig, images: int, weights: LossWeights) -> 
             ours_ms = min(ours_ms, _milliseconds(lambda: train_step(state, task, [chosen], _LEARNING_RATE, 0.0)))
         stock_ms = min(stock_ms, _milliseconds(lambda: stock(chosen)))
     return {"images": images, "ours_ms": ours_ms, "pytorch3d_ms": stock_ms, "ratio": stock_ms / ours_ms}
+
+
+def plan(config: BenchmarkTrainConfig) -> list[str]:
+    """Returns what a run would do, in lines."""
+    return [
+        f"would time steps of {config.images} pictures of {config.size} pixels, with and without the VGG term, "
+        f"{config.rounds} rounds",
+        *outputs(config.output),
+    ]
 
 
 def run(config: BenchmarkTrainConfig) -> int:

@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from raylib.benchmark.record import write_record
+from raylib.benchmark.record import outputs, write_record
 from raylib.camera import focal_from_fov
 from raylib.config import BenchmarkYaleBConfig, FaceSettings, FitSettings
 from raylib.errors import ConfigError
@@ -37,6 +37,7 @@ from raylib.fitting import fit_landmarks
 from raylib.lighting import lambert_transfer, self_shadow_transfer, sh_basis
 from raylib.mesh import vertex_normals
 from raylib.morphable import load_prior
+from raylib.progress import watched
 from raylib.render import rasterize_pixels
 from raylib.visibility import visible_directions
 
@@ -76,8 +77,8 @@ def _gray(path: Path) -> Float[np.ndarray, "h w"]:
     return np.asarray(Image.open(path).convert("L"), dtype=np.float32)
 
 
-def read_people(folder: Path) -> Iterator[LitFace]:
-    """Yields the people of the folder, one a folder with photographs.
+def photographs_of_people(folder: Path) -> dict[Path, list[Path]]:
+    """Returns the photographs of each person's folder.
 
     Raises:
         ConfigError: there are no photographs with a light's direction in their names.
@@ -88,7 +89,23 @@ def read_people(folder: Path) -> Iterator[LitFace]:
             found.setdefault(path.parent, []).append(path)
     if not found:
         raise ConfigError(f"data is {str(folder)!r}, expected photographs named with a light, as in A+035E-20.pgm")
-    for parent, paths in found.items():
+    return found
+
+
+def plan(config: BenchmarkYaleBConfig) -> list[str]:
+    """Returns what a run would do, in lines; a `ConfigError` where there are no photographs."""
+    found = photographs_of_people(Path(config.data))
+    count = sum(map(len, found.values()))
+    return [f"would relight {count} photographs of {len(found)} people", *outputs(config.output, config.picture)]
+
+
+def read_people(folder: Path) -> Iterator[LitFace]:
+    """Yields the people of the folder, one a folder with photographs.
+
+    Raises:
+        ConfigError: there are no photographs with a light's direction in their names.
+    """
+    for parent, paths in photographs_of_people(folder).items():
         ambient = [p for p in parent.glob("*mbient*") if p.suffix.lower() in (".pgm", ".png", ".jpg")]
         raw = np.stack([np.asarray(Image.open(p).convert("L"), dtype=np.float32) for p in paths])
         background = np.zeros_like(raw[0])
@@ -239,7 +256,9 @@ def _draw(relit: list[Relit], path: Path) -> None:
 def run(config: BenchmarkYaleBConfig) -> int:
     """Prints correlation and PSNR by the light's angle, and writes them as JSON."""
     detector = FaceDetector(FaceSettings())
-    relit = [relight(person, detector) for person in read_people(Path(config.data))]
+    people = len(photographs_of_people(Path(config.data)))
+    shown = watched(read_people(Path(config.data)), "people relit", people)
+    relit = [relight(person, detector) for person in shown]
     figures = _table(relit)
     print("light, degrees      " + "".join(f"{name:>18}" for name in SHADINGS) + "   correlation, PSNR dB")
     for label, by_name in figures.items():

@@ -12,6 +12,9 @@ from raylib.config.benchmark import (
     BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
+from raylib.config.demo import (
+    DemoConfig,
+)
 from raylib.config.evaluate import (
     BASELINES,
     EvaluateAppearanceConfig,
@@ -69,6 +72,7 @@ __all__ = [
     "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
+    "DemoConfig",
     "DetectorChoice",
     "EvaluateAppearanceConfig",
     "EvaluatePicturesConfig",

@@ -32,7 +32,7 @@ class BenchmarkReconstructConfig:
         input: folder of photographs; if empty, as many as needed are made of the demonstration's portrait.
         work: folder for the results of the measured runs; must not exist.
         output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
-        images: photographs that are timed; 16 more warm up.
+        images: number of photographs that are timed; 16 more warm up.
         actors: detecting and meshing processes, and cores, of the run that is compared with one of each on one core.
         rounds: how often everything is timed in turn; medians count.
         detector: face detector; the CNN costs a second for each photograph that it looks at.
@@ -58,8 +58,8 @@ class BenchmarkBucketConfig:
     Attributes:
         work: folder for the results of the run; must not exist.
         output: JSON file with every figure, machine, versions and commit; nothing is written if empty.
-        images: keys in the bucket.
-        images_per_shard: as of the job.
+        images: number of keys in the bucket.
+        images_per_shard: images that one task of the job takes.
     """
 
     work: str = "out/benchmark_bucket"
@@ -78,13 +78,13 @@ class BenchmarkRenderConfig:
 
     Attributes:
         output: JSON file with every timing, machine, versions and commit; nothing is written if empty.
-        sizes: edges of the pictures in pixels.
+        sizes: edges of the pictures, pixels.
         faces_per_pixel: faces that the rasterisers keep per pixel; the largest is PyTorch3D's in soft pictures.
-        levels: subdivisions of the hemisphere; 5 has 2113 vertices, 7 has 33025.
+        levels: numbers of subdivisions of the hemisphere; 5 has 2113 vertices, 7 has 33025.
         threads: numbers of threads on the CPU.
         rounds: timings of ours in each case; the reference runs once in each of at most three rounds.
-        max_reference_seconds: a case whose reference would take longer than this is timed on our side only.
-        seed: of the roughness of the surface.
+        max_reference_seconds: a case whose reference would take more seconds than this is timed on our side only.
+        seed: whole number from which the roughness of the surface follows.
     """
 
     output: str = "out/benchmark_render.json"
@@ -131,8 +131,8 @@ class BenchmarkTrainConfig:
         size: edge of the pictures in pixels; the paper's experiments ran at 64.
         images: numbers of pictures of a step; the paper's had one.
         faces_per_pixel: that PyTorch3D keeps; its examples of soft rendering keep 50, ours always blends all.
-        rounds: steps on PyTorch3D, of some seconds each.
-        ours_per_round: our steps beside each of them.
+        rounds: number of steps on PyTorch3D, of some seconds each.
+        ours_per_round: number of our steps beside each of them.
     """
 
     output: str = "out/benchmark_train.json"

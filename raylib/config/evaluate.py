@@ -40,13 +40,14 @@ class FacesToJudge:
             NAME=FOLDER gives the method's name in the tables.
         landmarks: what baselines and the pose of the mean face start from: `detected` by dlib in the pictures, or
             the `true` ones.
-        landmark_noise_px: standard deviation of noise on true landmarks.
-        fov_deg: field of view that baselines assume, like jobs/reconstruct.py; 0 takes the true focal length.
+        landmark_noise_px: standard deviation of noise on true landmarks, pixels.
+        fov_deg: field of view in degrees that baselines assume, like jobs/reconstruct.py; 0 takes the true focal
+            length.
         max_faces: evaluate at most so many faces, 0 for all.
-        resamples: bootstrap samples over faces for the 95 % intervals.
+        resamples: number of bootstrap samples over faces for the 95 % intervals.
         pictures: draw pictures beside the tables.
-        worst: worst cases of each method to draw.
-        seed: of noise and bootstrap.
+        worst: number of the worst cases of each method to draw.
+        seed: whole number from which noise and bootstrap follow.
         threads: processor threads; 0 leaves the choice to PyTorch.
         storage_options: arguments of the fsspec filesystem of a remote truth and remote results.
     """
@@ -94,7 +95,7 @@ class EvaluateShapeConfig(FacesToJudge):
             always there.
         sfm: path of sfm_shape_3448.bin with its companions beside it, for the baselines that need it.
         align: lay each reconstruction onto the truth; false measures it where it stands, in the truth's frame.
-        scan_points: points that are spread over a synthetic face to measure from; a scan is used as it is.
+        scan_points: number of points that are spread over a synthetic face to measure from; a scan is used as it is.
     """
 
     baselines: list[str] | str = field(default_factory=list)

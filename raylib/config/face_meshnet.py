@@ -22,7 +22,7 @@ class FaceLossWeights:
         shading: difference of logarithms of shading on the true normals.
         product: difference of logarithms of their product, which the picture shows.
         sigma: negative log-likelihood of the distances, Laplace's law.
-        offset_laplacian: of the offsets, millimetres.
+        offset_laplacian: difference of the offsets from their neighbours' mean, millimetres.
         edge: difference of edge lengths from the truth's or the linear model's, as a share.
         prior: squares of the corrections of identity and expression.
         landmark: distance of projected from detected landmarks, hundredths of the crop's side; photographs.
@@ -69,15 +69,16 @@ class FaceMeshNetSettings:
         photo_share: share of photographs in a batch.
         widths: channels of the picture's features at 1/2, 1/4, 1/8 and 1/16 of its size.
         graph_widths: channels on the mesh's levels of 145, 545 and 2113 vertices.
-        hidden: width of the fully connected part.
+        hidden: channels of the fully connected part.
         blocks: residual blocks at each size and level.
         cascade_steps: linear regressions before the network, trained in closed form.
         cascade_ridge: their penalty, as a share of the number of samples.
         warmup_steps: steps of the learning rate's rise.
-        weight_decay: of AdamW.
-        ema_decay: of the moving average of the weights, which is what is validated and kept.
+        weight_decay: AdamW's weight decay, a share of the learning rate.
+        ema_decay: share of itself that the moving average of the weights keeps at a step; that average is what is
+            validated and kept.
         init_weights: weights file to start from; without one training begins with the cascade.
-        loss: weights of the terms.
+        loss: weight of each term, a number without unit; 0 leaves the term out.
     """
 
     synthetic: str = ""

@@ -17,7 +17,7 @@ class MeshnetData:
     """The faces that a mesh network learns from; each source adds to the others (`data`).
 
     Attributes:
-        rendered: faces rendered from the shipped prior, with random identity, pose, light and colours.
+        rendered: number of faces rendered from the shipped prior, with random identity, pose, light and colours.
         labelled: photographs with labels of their own; its validation and test parts are kept from training. Without
             any folder this source is empty.
         photos: folder of any photographs, searched to every depth: faces are found and cropped by the stages of the
@@ -50,7 +50,7 @@ class LossWeights:
     Attributes:
         mse: mean squared difference of pictures.
         vgg: distance in VGG19's features.
-        chamfer: to the undeformed template.
+        chamfer: chamfer distance to the undeformed template.
         edge: mean squared length of edges.
         normal: inconsistency of neighbouring triangles' normals.
         laplacian: distance of vertices from the mean of their neighbours.
@@ -77,16 +77,16 @@ class PaperSettings:
     Attributes:
         template: mesh that is deformed: "sphere" (2562 vertices), "hemisphere" (2113), "teapot", or an OBJ file.
         target: mesh whose picture BabyMeshNet imitates, named likewise.
-        loss: weights of the terms.
+        loss: weight of each term, a number without unit; 0 leaves the term out.
         vgg_weights: "torchvision", which downloads them once, or a file of VGG19's weights (see `networks.vgg`).
         sigma_px2: softness of silhouettes in squared pixels of the rendered picture, at the end of training.
         first_sigma_px2: the same at the start; it falls geometrically over the first half of the steps.
         composite: "over" blends faces with the background by their coverage, so that a loss on colours moves
             silhouettes; "softmax" is PyTorch3D's blend, which the paper used.
         distance: of the camera from the template's centre, in the template's unit.
-        fov_deg: field of view. The paper names no camera; the defaults see a template of radius 1 as wide as the
-            picture, since the chamfer term keeps the hemisphere from growing over a face that is wider.
-        ambient: light from everywhere; the rest of the light comes from the camera's side.
+        fov_deg: field of view in degrees. The paper names no camera; the defaults see a template of radius 1 as wide
+            as the picture, since the chamfer term keeps the hemisphere from growing over a face that is wider.
+        ambient: share of the light that comes from everywhere, 0 to 1; the rest comes from the camera's side.
     """
 
     template: str = "hemisphere"
@@ -121,13 +121,13 @@ class TrainMeshnetConfig(TrainRun):
         data: faces; BabyMeshNet needs none.
         paper: what the paper's networks need besides.
         face: what `meshnet` needs besides.
-        image_px: side of the pictures that go into the network, and of the rendered ones.
+        image_px: side in pixels of the pictures that go into the network, and of the rendered ones.
         epochs: passes over the faces; for BabyMeshNet of `steps_per_epoch` steps each.
         steps_per_epoch: steps of an epoch, 0 for as many as show every face once.
         images_per_worker: pictures per forward and backward pass of a worker. The paper used 1, because larger
             batches crashed; nothing here needs that.
         accumulate: passes whose gradients make one optimiser step.
-        learning_rate: of Adam.
+        learning_rate: Adam's step size at the beginning.
         decay_last: factor to which the learning rate falls by the last step, along half a cosine; 1 keeps it.
         checkpoint_epochs: epochs between checkpoints and validations.
         strip_epochs: epochs between the pictures of the strip that shows the same faces over time.

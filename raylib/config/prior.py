@@ -16,8 +16,8 @@ class BuildPriorConfig:
         licence: the licence file that came with it; its text is kept in the output.
         output: safetensors file to write.
         head_output: safetensors file for the rest of the head, which the synthetic faces put around the prior.
-        people: held-out faces on which the prior's error is measured.
-        seed: of the held-out faces.
+        people: number of held-out faces on which the prior's error is measured.
+        seed: whole number from which the held-out faces follow.
     """
 
     ict: str

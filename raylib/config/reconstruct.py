@@ -35,10 +35,10 @@ class FaceSettings:
             that it finds is about 80 pixels there.
         hog_upsample: how often HOG doubles the photograph first; once finds faces from 40 pixels, at four times
             the cost.
-        hog_min_score: lowest score of a HOG detection; its false faces lie mostly below 0.2.
+        hog_min_score: lowest score of a HOG detection, without unit; its false faces lie mostly below 0.2.
         cnn_max_side: longer side in pixels to which the photograph is brought, up or down, for the CNN.
-        cnn_min_score: lowest score of a CNN detection.
-        max_faces: the largest faces that are kept of an image.
+        cnn_min_score: lowest score of a CNN detection, without unit.
+        max_faces: how many faces are kept of an image, the largest.
         max_landmark_spread: a face whose landmarks move by more than this share of its size when the detection box
             moves by 8 % gets a row with an error instead of a mesh; mostly heads turned by 60 degrees or more.
     """

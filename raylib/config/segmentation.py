@@ -15,13 +15,13 @@ class SegmentationData:
 
     Attributes:
         fasseg: FASSEG folder with V1, V2 or V3 in it.
-        fasseg_versions: which of them.
+        fasseg_versions: which of these versions are read.
         celebamask: CelebAMask-HQ folder, palette masks or the authors' layout.
         helen: HELEN with the masks of Smith et al. 2013; its own lists say what is tuning and testing.
         fasseg_test: persons of FASSEG that only the test split shows.
         fasseg_validation: persons of FASSEG for validation while training.
         celebamask_test: CelebAMask photographs in the test split, the first in order of name.
-        celebamask_validation: as many after them for validation.
+        celebamask_validation: number of the CelebAMask photographs after them for validation.
     """
 
     fasseg: str | None = None
@@ -53,11 +53,11 @@ class EvaluateSegmentationConfig:
             of it (photographs where no face is found are left out and counted).
         occlusion: share of the face's pixels to cover with a synthetic occluder, 0 for none.
         boundary_tolerance: how far outlines may lie apart in boundary F1, as a share of the picture's diagonal.
-        resamples: bootstrap samples over images for the 95 % confidence intervals.
+        resamples: number of bootstrap samples over images for the 95 % confidence intervals.
         max_images: evaluate at most so many photographs of each set, 0 for all.
-        device: where the network runs.
+        device: where the network runs: `cpu`, `cuda` or `cuda:1`.
         threads: processor threads of the network; 0 leaves the choice to PyTorch.
-        seed: of occluders and of the bootstrap.
+        seed: whole number from which occluders and bootstrap follow.
     """
 
     out: str
@@ -85,7 +85,7 @@ class TrainStage:
     """Some epochs at one picture size.
 
     Attributes:
-        size_px: side of the training pictures.
+        size_px: side of the training pictures in pixels.
         epochs: at this size.
         augmentation: how strongly pictures vary: 1 as designed, 0 no change but the fit to the size. Weaker last
             epochs settle on pictures like those that will be seen.
@@ -113,13 +113,14 @@ class TrainUnetConfig(TrainRun):
         batch_size: photographs per step and worker.
         learning_rate: peak of the schedule (linear rise, half a cosine to nothing) of AdamW.
         warmup_steps: steps of the rise.
-        weight_decay: of AdamW.
-        ema_decay: of the moving average of the weights, which is what is validated and kept.
+        weight_decay: AdamW's weight decay, a share of the learning rate.
+        ema_decay: share of itself that the moving average of the weights keeps at a step; that average is what is
+            validated and kept.
         fasseg_repeat: how often an epoch shows each FASSEG photograph, the scarcer set.
-        input_px: side to which inference brings a face crop; the last stage's size by default.
+        input_px: side in pixels to which inference brings a face crop; the last stage's size by default.
         init_weights: weights file to start from.
         checkpoint_epochs: epochs between checkpoints and validations.
-        cache_px: side at which photographs wait in memory, decoded.
+        cache_px: side in pixels at which photographs wait in memory, decoded.
     """
 
     data: SegmentationData = field(default_factory=SegmentationData)

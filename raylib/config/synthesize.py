@@ -13,23 +13,23 @@ class SynthesisSettings:
     """What synthetic faces look like. Everything else is drawn from the seed.
 
     Attributes:
-        size_px: side of the pictures.
+        size_px: side of the pictures in pixels.
         supersampling: samples along the side of a pixel.
-        texture_px: side of the albedo texture; 0 takes twice the picture's side, at least 256, at most 1024.
-        yaw_deg: largest yaw.
-        pitch_deg: largest pitch.
-        roll_deg: largest roll.
-        fov_deg: least and largest field of view of the picture.
-        side_mm: how much of the scene the picture shows at the face's distance, least and most.
+        texture_px: side of the albedo texture in pixels; 0 takes twice the picture's side, from 256 to 1024.
+        yaw_deg: largest turn to either side, degrees.
+        pitch_deg: largest turn up or down, degrees.
+        roll_deg: largest tilt to either side, degrees.
+        fov_deg: least and largest field of view of the picture, degrees.
+        side_mm: how much of the scene the picture shows at the face's distance, least and most, millimetres.
         identity_scale: standard deviations of the identity coefficients.
-        expressions: share of faces that are not neutral.
-        shadow_directions: directions along which self-shadow is cast.
+        expressions: share of faces that are not neutral, 0 to 1.
+        shadow_directions: number of directions along which self-shadow is cast.
         gloss: whether skin and eyes have highlights and light scatters under the skin; false leaves a matte face.
         camera_effects: whether pictures have exposure errors, white balance, blur, noise and JPEG.
         backgrounds: folder of pictures to put behind the heads; drawn ones without.
         textures: output of `jobs/reconstruct.py --refine 60` whose faces give skin; drawn skin without.
-        texture_share: share of people whose skin is from there.
-        shots: pictures of the same person, with consecutive seeds.
+        texture_share: share of people whose skin is from there, 0 to 1.
+        shots: number of pictures of the same person, with consecutive seeds.
         shots_differ_in: what changes between them: `everything`, or only the `light`.
     """
 
@@ -84,7 +84,7 @@ class SynthesizeConfig:
         output: folder or URI for the table and `run.json`.
         count: number of pictures.
         split: which people: those of `train`, `validation` and `test` never mix.
-        first: number of the first picture within the split.
+        first: number of the first picture within the split, counted from 0.
         source: the people's face model: the shipped `prior`, ICT-FaceKit's folder or `.npz`, or another model's file.
         settings: what the pictures look like.
         rows_per_part: pictures in a Parquet file.

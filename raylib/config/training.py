@@ -16,7 +16,7 @@ class TrainRun:
         name: of the run; the same name in the same storage resumes it.
         storage_path: folder or s3:// address for checkpoints.
         out: local folder for the results; on a cluster one that the first worker and the driver share.
-        num_workers: Ray Train workers.
+        num_workers: number of Ray Train workers.
         use_gpu: GPUs (NCCL) instead of processor cores (gloo).
         gpus_per_worker: GPUs that a worker reserves where `use_gpu`; a half puts two workers on one GPU, and then
             they talk by gloo, since NCCL refuses two workers on a device.
@@ -24,8 +24,8 @@ class TrainRun:
         threads_per_worker: processor threads of a worker's network and renderer.
         precision: `float32`, `bfloat16`, or `auto`: bfloat16 on a GPU that has it and on a CPU with AMX.
         max_failures: how often a worker may die before the run fails; it goes on from the last checkpoint.
-        keep_checkpoints: the best and the last are always among them.
-        seed: of everything random.
+        keep_checkpoints: number of checkpoints that are kept; the best and the last are always among them.
+        seed: whole number from which everything random follows.
     """
 
     name: str

@@ -57,6 +57,12 @@ class FaceSet:
         return cls(np.concatenate([s.images for s in sets]), np.concatenate([s.labels for s in sets]))
 
 
+def cache_file(folder: Path, key: dict[str, Any]) -> Path:
+    """Returns where the faces of a key wait, or will; see `cached`."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / f"faces-{digest}.npz"
+
+
 def cached(folder: Path, key: dict[str, Any], make: Callable[[], FaceSet]) -> FaceSet:
     """Returns the faces that `make` prepares, from the folder if they were prepared before for the same key.
 
@@ -65,8 +71,7 @@ def cached(folder: Path, key: dict[str, Any], make: Callable[[], FaceSet]) -> Fa
         key: everything that the faces depend on, ready for JSON.
         make: prepares them.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    path = folder / f"faces-{digest}.npz"
+    path = cache_file(folder, key)
     if path.exists():
         with np.load(path) as arrays:
             return FaceSet(arrays["images"], arrays["labels"])

@@ -18,6 +18,7 @@ from raylib.color import linear_to_srgb
 from raylib.datasets.face_set import FaceSet
 from raylib.lighting import SphericalHarmonicLight
 from raylib.morphable import REGIONS, LinearFaceModel, load_prior
+from raylib.progress import watched
 from raylib.render import SoftRenderer, SoftSettings, rasterize_pixels
 from raylib.segmentation import Label
 
@@ -111,4 +112,5 @@ def render_faces(count: int, size: int, first_seed: int = 0) -> FaceSet:
         first_seed: seed of the first; the others follow.
     """
     model = load_prior()
-    return FaceSet.of([_face(model, first_seed + i, size) for i in range(count)], size)
+    shown = watched(range(count), "faces rendered")
+    return FaceSet.of([_face(model, first_seed + i, size) for i in shown], size)

@@ -177,7 +177,11 @@ class SyntheticDataset:
             raise ConfigError(f"synthetic faces are looked for in {uri!r}, expected faces/*.parquet in it")
 
     def __len__(self) -> int:
-        return sum(self._open(part).metadata.num_rows for part in self.parts)
+        count = 0
+        for part in self.parts:
+            with self._filesystem.open(part) as file:  # reads the end of the file alone
+                count += int(pq.ParquetFile(file).metadata.num_rows)
+        return count
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yields the rows of each part, some or all columns."""
@@ -203,7 +207,8 @@ def from_table(table: pa.Table) -> SyntheticFaces:
 
     def numbers(name: str, *shape: int) -> NDArray[Any]:
         column = table.column(name).combine_chunks()
-        return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(n, *shape)
+        # A copy, since Arrow's memory is not to be written to, as PyTorch's is.
+        return np.array(column.flatten().to_numpy(zero_copy_only=False)).reshape(n, *shape)
 
     def words(name: str) -> list[Any]:
         return list(table.column(name).to_pylist())

@@ -20,6 +20,7 @@ from raylib.evaluation.faces import Prediction, TrueFace
 from raylib.evaluation.scans import landmark_files, read_landmarked
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel, load_prior
+from raylib.progress import watched
 from raylib.reconstruction.storage import Location
 from raylib.reconstruction.table import parts
 
@@ -63,6 +64,9 @@ class ResultsFolder:
                 "jobs/reconstruct.py with status ok, or OBJ and PLY files with .landmarks files"
             )
 
+    def __len__(self) -> int:
+        return len(self._by_hash) or len(self._by_name)
+
     def __call__(self, face: TrueFace) -> Prediction | None:
         """Returns the reconstruction that one of the face's keys names."""
         by_hash = (self._by_hash.get(key) for key in face.keys)
@@ -91,7 +95,7 @@ def _from_rows(output: Location) -> Iterator[tuple[str, set[str], Prediction]]:
         tables = [table for _, table in parts(output, list(_COLUMNS))]
     except (pa.ArrowInvalid, KeyError) as error:
         raise ConfigError(f"results {output.uri!r} hold no rows of jobs/reconstruct.py: {error}") from error
-    for table in tables:
+    for table in watched(tables, f"parts of {output.uri} read"):
         for row in table.to_pylist():
             if row["status"] != "ok" or row["face_index"] != 0 or row["verts_mm"] is None:
                 continue

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from raylib.evaluation.drawing import draw, to_linear
 from raylib.evaluation.faces import Method, Prediction, TrueFace
 from raylib.evaluation.picture_metrics import scale_between
 from raylib.evaluation.results import ResultsFolder
-from raylib.evaluation.truth import known_faces
+from raylib.evaluation.truth import watched_faces
 from raylib.networks.vgg import load_vgg
 from raylib.provenance import environment
 from raylib.segmentation import FACE_LABELS
@@ -59,13 +58,17 @@ class MeanAppearance:
         return replace(mean, light_sh=light * (scale_between(drawn.image[mask], linear[mask]) if mask.any() else 1.0))
 
 
-def judged_faces(config: EvaluateAppearanceConfig) -> Iterator[TrueFace]:
+def judged_faces(config: EvaluateAppearanceConfig, what: str) -> Iterator[TrueFace]:
     """Yields the known faces whose picture, camera, albedo and light are known.
+
+    Args:
+        config: tells the truth.
+        what: what happens to the faces, for the display of progress.
 
     Raises:
         ConfigError: one of them is not, or there is no truth.
     """
-    for face in islice(known_faces(config.truth, 100, config.storage_options), config.max_faces or None):
+    for face in watched_faces(config, 100, what):
         if face.appearance is None or face.photo is None or face.photo.camera is None:
             raise ConfigError(
                 f"face {face.name!r} of truth {config.truth!r} has no known albedo and light, expected Parquet files "
@@ -120,13 +123,13 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
     results = [ResultsFolder(name, uri, config.storage_options) for name, uri in config.result_folders.items()]
     vgg = load_vgg(config.vgg, VGG_LAYERS) if config.vgg else None
     source = LandmarkSource(config.landmarks, config.landmark_noise_px, config.seed)
-    reference = MeanAppearance(mean_albedo(judged_faces(config)), MeanFace(source, config.fov_deg))
+    reference = MeanAppearance(mean_albedo(judged_faces(config, "faces read")), MeanFace(source, config.fov_deg))
     drawn = config.pictures and config.worst > 0
     judge, sheet = AppearanceJudge(config.self_shadow, vgg, keep_pictures=drawn), AppearanceSheet(config.worst)
     methods: list[Method] = [reference, *results]
     errors: dict[str, dict[str, AppearanceErrors]] = {method.name: {} for method in methods}
     without_albedo = set()
-    for face in judged_faces(config):
+    for face in judged_faces(config, "faces judged"):
         for method in methods:
             prediction = method(face)
             if prediction is None:

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.shape import ShapeErrors, shape_errors
 from raylib.evaluation.shape_pictures import Case, WorstCases, curves, heat_maps, worst_cases
 from raylib.evaluation.shape_report import by_yaw, markdown, summarise
-from raylib.evaluation.truth import known_faces
+from raylib.evaluation.truth import watched_faces
 from raylib.provenance import environment
 
 _log = logging.getLogger(__name__)
@@ -118,10 +117,10 @@ def run_shape(config: EvaluateShapeConfig) -> dict[str, Any]:
     results: list[Method] = [
         ResultsFolder(name, uri, config.storage_options) for name, uri in config.result_folders.items()
     ]
-    faces = known_faces(config.truth, config.scan_points, config.storage_options)
+    faces = watched_faces(config, config.scan_points, "faces judged")
     methods = [*chosen_methods(config), *results]
     worst = WorstCases(config.worst if config.pictures else 0)
-    errors = evaluate_shapes(islice(faces, config.max_faces or None), methods, config.align, worst)
+    errors = evaluate_shapes(faces, methods, config.align, worst)
     for method in results:
         if not errors[method.name]:
             raise ConfigError(

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from raylib.camera import Camera
+from raylib.config.evaluate import FacesToJudge
 from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError, RaylibError
 from raylib.evaluation.faces import TrueAppearance, TrueFace, TruePhoto
@@ -24,6 +26,7 @@ from raylib.evaluation.scans import LandmarkedMesh, landmark_files, read_landmar
 from raylib.images import decode
 from raylib.metrics import surface_normals, unit
 from raylib.morphable import load_prior
+from raylib.progress import watched
 
 _MAX_PIXELS = 100_000_000
 
@@ -163,8 +166,10 @@ def write_pictures(uri: str, out: Path, storage_options: Mapping[str, Any] | Non
     The bytes are those of the rows, so that a reconstruction of a file is known by its hash.
     """
     count = 0
+    dataset = SyntheticDataset(uri, storage_options)
     out.mkdir(parents=True, exist_ok=True)
-    for table in SyntheticDataset(uri, storage_options).tables(["seed", "image"]):
+    tables = dataset.tables(["seed", "image"])
+    for table in watched(tables, "pictures written", len(dataset), size=lambda one: one.num_rows):
         for seed, raw in zip(table["seed"].to_pylist(), table["image"].to_pylist(), strict=True):
             suffix = "jpg" if raw[:2] == b"\xff\xd8" else "png"
             (out / f"{seed}.{suffix}").write_bytes(raw)
@@ -184,11 +189,40 @@ def known_faces(uri: str, scan_points: int, storage_options: Mapping[str, Any] |
         ConfigError: the folder holds neither.
     """
     folder = Path(uri).expanduser()
-    if "://" not in uri and landmark_files(folder):
+    if are_scans(uri):
         return scan_set(folder)
+    return synthetic_set(str(folder) if "://" not in uri else uri, scan_points, storage_options)
+
+
+def are_scans(uri: str) -> bool:
+    """Tells whether a folder of known faces holds scans; otherwise it is the output of `jobs/synthesize.py`.
+
+    Raises:
+        ConfigError: the folder holds neither.
+    """
+    folder = Path(uri).expanduser()
+    if "://" not in uri and landmark_files(folder):
+        return True
     if "://" in uri or any(folder.glob("faces/*.parquet")):
-        return synthetic_set(str(folder) if "://" not in uri else uri, scan_points, storage_options)
+        return False
     raise ConfigError(
         f"truth {uri!r} holds no known faces, expected Parquet files of jobs/synthesize.py, or OBJ and PLY "
         "files with .landmarks files"
     )
+
+
+def watched_faces(config: FacesToJudge, scan_points: int, what: str) -> Iterator[TrueFace]:
+    """Yields the faces that are to be judged, and shows how far that is.
+
+    Args:
+        config: tells the truth and how many of its faces count.
+        scan_points: as `known_faces` wants it.
+        what: what happens to the faces.
+
+    Raises:
+        ConfigError: the folder holds no known faces.
+    """
+    faces = islice(known_faces(config.truth, scan_points, config.storage_options), config.max_faces or None)
+    # A scan may have several photographs, so that their number is known only in the end.
+    total = None if are_scans(config.truth) else len(SyntheticDataset(config.truth, config.storage_options))
+    return watched(faces, what, total and min(total, config.max_faces or total))

@@ -89,6 +89,10 @@ def vgg_distance(
     return torch.stack(terms).sum(0)
 
 
+TORCHVISION = "torchvision"
+"""Source of weights that are downloaded once."""
+
+
 def load_vgg(source: str, layers: Sequence[str] = LAYERS) -> VggFeatures:
     """Returns VGG19's features.
 
@@ -102,7 +106,7 @@ def load_vgg(source: str, layers: Sequence[str] = LAYERS) -> VggFeatures:
         ConfigError: the weights cannot be had or are not VGG19's.
     """
     try:
-        if source == "torchvision":
+        if source == TORCHVISION:
             from torchvision.models import VGG19_Weights
 
             state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
@@ -113,7 +117,7 @@ def load_vgg(source: str, layers: Sequence[str] = LAYERS) -> VggFeatures:
         else:
             state = torch.load(source, map_location="cpu", weights_only=True)
     except Exception as error:
-        hint = "" if source != "torchvision" else "; give a local file, or set the loss's weight of vgg to 0"
+        hint = "" if source != TORCHVISION else "; give a local file, or set the loss's weight of vgg to 0"
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"vgg weights {source!r} cannot be read: {type(error).__name__}: {reason}{hint}") from error
     try:
@@ -125,6 +129,18 @@ def load_vgg(source: str, layers: Sequence[str] = LAYERS) -> VggFeatures:
         raise ConfigError(f"vgg weights {source!r} lack {error}, expected torchvision's VGG19") from error
     mean, std = torch.tensor(_TORCHVISION_MEAN), torch.tensor(_TORCHVISION_STD)
     return VggFeatures(weights, 1 / std, -mean / std, layers)
+
+
+def vgg_plan(source: str) -> str:
+    """Returns a line on where the weights come from; reads a file, but downloads nothing.
+
+    Raises:
+        ConfigError: a file's weights are not VGG19's.
+    """
+    if source == TORCHVISION:
+        return "VGG19's weights: torchvision's, downloaded where its cache lacks them"
+    load_vgg(source)
+    return f"VGG19's weights: {source}"
 
 
 def random_vgg(layers: Sequence[str] = LAYERS) -> VggFeatures:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from raylib.config import ReconstructConfig
 from raylib.errors import ConfigError
+from raylib.progress import say
 from raylib.reconstruction.listing import Inputs
 from raylib.reconstruction.storage import Location
 from raylib.reconstruction.table import parts
@@ -37,7 +38,7 @@ def print_plan(config: ReconstructConfig, console: Console) -> None:
             continue
         wanted += 1
         if wanted <= _SHOWN:
-            console.print(f"would do  {uri}", soft_wrap=True, highlight=False, markup=False)
+            say(console, f"would do  {uri}")
     if wanted > _SHOWN:
         console.print(f"          and {wanted - _SHOWN} more")
     console.print(f"{listed} images, {wanted} to do, {listed - wanted} done already; method {config.method}")
@@ -53,4 +54,4 @@ def print_plan(config: ReconstructConfig, console: Console) -> None:
         kinds |= dict.fromkeys(("OBJ with texture", "GLB", "label maps"), False)
     written = ", ".join(kind for kind, wanted_kind in kinds.items() if wanted_kind)
     where = output.shown(output.path)
-    console.print(f"would write {written} to {where}", soft_wrap=True, highlight=False, markup=False)
+    say(console, f"would write {written} to {where}")

@@ -29,12 +29,9 @@ def write_comparison(config: ReportConfig, console: Console) -> str:
     Raises:
         ConfigError: an input holds no run, or the runs share no photograph.
     """
-    runs = [Run.read(Location(uri, config.storage_options)) for uri in config.compare]
+    runs, pairs = read_pairs(config)
     target = Location(config.output or config.compare[0], config.storage_options)
     names = run_names([run.output.uri for run in runs], [bool(run.setting("hide_names")) for run in runs])
-    pairs = matched([run.table for run in runs])
-    if not pairs:
-        raise ConfigError(f"compare is {config.compare}, expected runs that share photographs; these share none")
     listed = pairs[:: -(-len(pairs) * len(runs) // config.max_faces)] if config.max_faces else pairs
     # One table holds the rows of all runs; pairs refer to it.
     starts = np.cumsum([0, *(run.table.num_rows for run in runs)])
@@ -66,6 +63,19 @@ def write_comparison(config: ReportConfig, console: Console) -> str:
     write_page(target, PAGE, " and ".join(names), data, packs)
     target.remove_temporary()
     return target.shown(target.join(PAGE))
+
+
+def read_pairs(config: ReportConfig) -> tuple[list[Run], list[list[int | None]]]:
+    """Returns the runs, and what belongs together in them (see `matched`).
+
+    Raises:
+        ConfigError: an input holds no run, or the runs share no photograph.
+    """
+    runs = [Run.read(Location(uri, config.storage_options)) for uri in config.compare]
+    pairs = matched([run.table for run in runs])
+    if not pairs:
+        raise ConfigError(f"compare is {config.compare}, expected runs that share photographs; these share none")
+    return runs, pairs
 
 
 def run_names(uris: Sequence[str], hidden: Sequence[bool]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 from rich.console import Console
-from rich.progress import track
 
 from raylib.config import STATUSES, ReconstructConfig, ReportConfig
 from raylib.errors import ConfigError, RaylibError
 from raylib.model_files import load_model
+from raylib.progress import watched
 from raylib.reconstruction.storage import Location
 from raylib.report.faces import HEAVY, FaceEntry, FacePacker, PictureSettings
 from raylib.report.geometry import SIGMA_STEP_MM, STEP_MM, SharedTopology
@@ -28,7 +27,6 @@ from raylib.report.index import choose, distributions, entries, figure_values, r
 from raylib.report.page import Packs, json_text, write_page
 
 PAGE = "report.html"
-_log = logging.getLogger(__name__)
 THUMBS_A_PACK = 64
 FACES_A_PACK = 12
 THUMB_BYTES = 4500  # of a thumbnail, generously
@@ -129,21 +127,6 @@ def write_report(config: ReportConfig, console: Console) -> str:
     return target.shown(target.join(PAGE))
 
 
-def report_run(config: ReconstructConfig, console: Console | None = None) -> None:
-    """Writes the report of a run that has just ended, and says where it is.
-
-    A run that took days is not lost over its picture book: what goes wrong here is said, and the run counts as it
-    ended.
-    """
-    console = console or Console()
-    wanted = ReportConfig(input=config.output, storage_options=config.storage_options)
-    try:
-        console.print(f"report    {write_report(wanted, console)}", soft_wrap=True, highlight=False)
-    except Exception as error:
-        _log.exception("the report could not be written")
-        console.print(f"no report ({type(error).__name__}: {error}); jobs/report.py writes it again", markup=False)
-
-
 def run_summary(run: Run) -> dict[str, Any]:
     """Returns what a page says of a run as a whole."""
     names_shown = not run.setting("hide_names")
@@ -201,7 +184,7 @@ def pack_faces(
         topologies: of the run.
         config: limits.
         packs: where to.
-        console: for a progress bar.
+        console: for the progress.
         prefix: what the packs' names begin with, where a page holds several runs.
         clay: add thumbnails of the bare shape, for comparing shapes.
     """
@@ -209,13 +192,8 @@ def pack_faces(
     thumbs: list[list[str] | None] = []
     place: list[list[str | int] | None] = []
     faces = _FacePacks(packs, len(chosen), prefix)
-    for entry in track(
-        _face_entries(run.output, chosen, packer),
-        total=len(chosen),
-        description="report: pictures and meshes",
-        console=console,
-        disable=not console.is_terminal,
-    ):
+    shown = _face_entries(run.output, chosen, packer)
+    for entry in watched(shown, "report: pictures and meshes", len(chosen), console):
         thumbs.append(entry.thumbnails)
         place.append(None if entry.detail is None else faces.add(entry.detail))
     faces.close()

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import trimesh
 from PIL import Image
+from rich.console import Console
 
 from raylib.config import ReportConfig
 from raylib.errors import ConfigError
+from raylib.progress import watched
 from raylib.reconstruction.storage import Location
 from raylib.report.comparison import run_names
 from raylib.report.geometry import SharedTopology, pack_mesh
@@ -23,14 +25,18 @@ from raylib.report.reconstruction import PAGE, read_record
 
 _STRIP = "strip"
 """Folder of pictures of the same faces, a file an epoch (epoch_0012.png)."""
+_ORIGINAL = "original.png"
+"""What those faces are in truth."""
 _MOST_EPOCHS = 60
 _PICTURE_PX = 1800
 _GROUPS = ("val_f1_",)
 """Beginnings of names whose curves share a plot."""
+_BASELINES = {"fit_": "landmark fit", "cascade_": "after the cascade", "mean_": "mean face", "val_": "network"}
+"""Beginnings of names whose curves share a plot with the network's figure of the same name."""
 _NO_CURVE = ("epoch", "step", "size_px")
 
 
-def write_training_report(config: ReportConfig) -> str:
+def write_training_report(config: ReportConfig, console: Console) -> str:
     """Writes the page of one training, or of several side by side, and returns where it is.
 
     A training's folder is known by its run.json and history.json (a list of rows of figures, one an epoch); pictures
@@ -45,13 +51,14 @@ def write_training_report(config: ReportConfig) -> str:
     target = Location(config.output or uris[0], config.storage_options)
     packs = Packs(target, name, config.page_mb * 1e6)
     records = [read_record(output) for output in outputs]
-    histories = [_history(output) for output in outputs]
+    histories = [read_history(output) for output in outputs]
+    names = run_names(uris, [False] * len(uris))
     data = {
         "kind": "training",
         "title": "Training report" if len(uris) == 1 else "Comparison of trainings",
         "runs": [
             {"name": run_name, "run": records[n], "epochs": len(histories[n]), "files": _files(n, outputs[n], packs)}
-            for n, run_name in enumerate(run_names(uris, [False] * len(uris)))
+            for n, run_name in watched(enumerate(names), "report: trainings", len(names), console)
         ],
         "charts": charts(histories),
         "step_mm": 1.0,
@@ -91,6 +98,10 @@ def _placed(key: str, names: Sequence[str]) -> tuple[str, str]:
     for group in _GROUPS:
         if key.startswith(group):
             return f"{_words(group)} by class", _words(key.removeprefix(group))
+    for prefix, label in _BASELINES.items():
+        plain = key.removeprefix(prefix)
+        if plain != key and f"val_{plain}" in names and any(f"{p}{plain}" in names for p in list(_BASELINES)[:3]):
+            return f"validation {_words(plain)}", label
     plain = key.removeprefix("val_")
     if plain in names and f"val_{plain}" in names:
         return _words(plain), "training" if key == plain else "validation"
@@ -102,7 +113,12 @@ def _words(key: str) -> str:
     return f"validation {words[4:]}" if words.startswith("val ") else words
 
 
-def _history(output: Location) -> list[dict[str, float]]:
+def read_history(output: Location) -> list[dict[str, float]]:
+    """Returns the figures of a training, a row an epoch that it reported.
+
+    Raises:
+        ConfigError: there is no history, or it is not JSON.
+    """
     try:
         rows = json.loads(output.read_bytes(output.join("history.json")))
     except FileNotFoundError as error:
@@ -118,6 +134,10 @@ def _files(run: int, output: Location, packs: Packs) -> dict[str, Any]:
     """Adds the pictures and meshes of a training to the packs and returns what there is."""
     epochs = []
     strips = output.list_files(_STRIP, ".png")
+    original = next((path for path in strips if path.endswith(f"/{_ORIGINAL}")), None)
+    strips = [path for path in strips if path != original]
+    if original is not None:
+        _add_picture(packs, f"original{run}", output.read_bytes(original))
     step = -(-len(strips) // _MOST_EPOCHS) or 1
     for n, path in enumerate(strips[::-1][::step][::-1]):  # the last one always
         number = re.search(r"(\d+)\.png$", path)
@@ -133,7 +153,7 @@ def _files(run: int, output: Location, packs: Packs) -> dict[str, Any]:
     for n, path in enumerate(output.list_files("", ".glb")):
         meshes.append({"name": path.rsplit("/", 1)[-1].removesuffix(".glb"), "pack": f"mesh{run}-{n}"})
         packs.add(meshes[-1]["pack"], _mesh(output.read_bytes(path)), inside=packs.fits(300_000))
-    return {"epochs": epochs, "pictures": pictures, "meshes": meshes}
+    return {"original": original and f"original{run}", "epochs": epochs, "pictures": pictures, "meshes": meshes}
 
 
 def _add_picture(packs: Packs, name: str, content: bytes) -> None:

@@ -26,6 +26,11 @@ _SHOULDERS = (
 )
 
 
+def _mixed(weights: Float[np.ndarray, " k"], modes: Float[np.ndarray, "k n"]) -> Float[np.ndarray, " n"]:
+    """Returns weights @ modes in an order of addition that does not depend on BLAS and its number of threads."""
+    return np.asarray(np.einsum("k,kn->n", weights, modes, optimize=False))
+
+
 @dataclass(frozen=True)
 class Head:
     """The mesh of the head; the first vertices and triangles are the prior's.
@@ -70,9 +75,9 @@ class Head:
         self, identity: Float[np.ndarray, " k"], expression: Float[np.ndarray, " e"]
     ) -> Float[np.ndarray, "v 3"]:
         """Returns the head with these coefficients of the prior, millimetres."""
-        face = identity @ self._identity + expression @ self._expression
-        rest = (identity @ self._rest_identity_mix) @ self._rest_identity
-        rest = rest + (expression @ self._rest_expression_mix) @ self._rest_expression
+        face = _mixed(identity, self._identity) + _mixed(expression, self._expression)
+        rest = _mixed(_mixed(identity, self._rest_identity_mix), self._rest_identity)
+        rest = rest + _mixed(_mixed(expression, self._rest_expression_mix), self._rest_expression)
         moved = np.concatenate([face, rest]).reshape(-1, 3).astype(np.float32)
         head = self.mean[: len(moved)] + moved
         return np.concatenate([head, *(head[self.hem] * scale + shift for scale, shift in _SHOULDERS)])
@@ -149,7 +154,7 @@ class Source:
         """Returns the prior's coefficients of an identity."""
         if self.matrix is None or self.offset is None:
             return identity
-        return (self.offset + identity @ self.matrix).astype(np.float32)
+        return (self.offset + _mixed(identity, self.matrix)).astype(np.float32)
 
 
 def load_source(spec: str | Path) -> Source:

@@ -11,6 +11,7 @@ from raylib.camera import Camera
 from raylib.crop_fit import CropFit
 from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
 from raylib.morphable import LinearFaceModel
+from raylib.progress import watched
 from raylib.training.face_augmentation import FaceAugmentation, coefficient_solver, reframed
 from raylib.training.face_meshnet_loss import vertex_weights
 from raylib.training.face_samples import FaceSampleBatch, FaceSamples, FaceTruth
@@ -103,9 +104,10 @@ def train_cascade(
     truths, fits = [b.truth for b in batches], [b.fit for b in batches]
     del batches
     found = []
-    for _ in range(steps):
+    for number in range(steps):
         rows, wanted = [], []
-        for one, fit, truth in zip(maps, fits, truths, strict=True):
+        together = list(zip(maps, fits, truths, strict=True))
+        for one, fit, truth in watched(together, f"batches of the cascade's step {number + 1} of {steps}"):
             rows.append(cascade_features((one[0].float(), one[1].float()), fit, model))
             wanted.append(targets(fit, truth))
         x = torch.cat(rows)

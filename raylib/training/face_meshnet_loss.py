@@ -17,7 +17,7 @@ from raylib.mesh import vertex_normals
 from raylib.metrics import FACE_RADIUS_MM, NOSE_TIP
 from raylib.morphable import REGIONS, LinearFaceModel
 from raylib.networks.face_meshnet import FaceCorrections
-from raylib.render import SoftRenderer, SoftSettings
+from raylib.render import RenderedImage, SoftRenderer, SoftSettings
 from raylib.segmentation import Label
 from raylib.training.face_samples import FaceSampleBatch, FaceTruth
 
@@ -169,16 +169,20 @@ class FaceLoss:
             terms["photometric"] = self._photometric(estimate, batch, rows)
         return terms
 
-    def _photometric(self, estimate: CropEstimate, batch: FaceSampleBatch, rows: Tensor) -> Tensor:
-        """Returns the mean difference of rendered and real skin, robust to what the label map missed."""
-        size = self.render_px
-        camera = estimate.camera
+    def picture(self, estimate: CropEstimate) -> RenderedImage:
+        """Returns the faces in their crops, linear light."""
+        size, camera = self.render_px, estimate.camera
         pixels = Camera(camera.R, camera.T, camera.focal_px * size, camera.principal_px * size)
         normals = vertex_normals(estimate.verts_mm, self.corrector.model.faces)
         light = SphericalHarmonicLight(estimate.light_sh)
-        picture = self.renderer(
+        return self.renderer(
             estimate.verts_mm, pixels, light, estimate.albedo, transfer=self.corrector.transfer(normals)
         )
+
+    def _photometric(self, estimate: CropEstimate, batch: FaceSampleBatch, rows: Tensor) -> Tensor:
+        """Returns the mean difference of rendered and real skin, robust to what the label map missed."""
+        size = self.render_px
+        picture = self.picture(estimate)
         photo = batch.images[rows].permute(0, 3, 1, 2).float() / 255
         target = functional.interpolate(photo, (size, size), mode="area").permute(0, 2, 3, 1)
         labels = batch.labels[rows]

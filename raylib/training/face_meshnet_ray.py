@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Int
 from torch.utils.tensorboard import SummaryWriter
 
+from raylib.color import linear_to_srgb
 from raylib.config import TrainMeshnetConfig
 from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
@@ -22,6 +24,7 @@ from raylib.face_network import build_network, load_weights, save_weights
 from raylib.fit_correction import FitCorrector
 from raylib.morphable import load_prior
 from raylib.networks.face_meshnet import FaceMeshNet
+from raylib.progress import watched
 from raylib.provenance import environment, sha256
 from raylib.ray_cluster import join_ray
 from raylib.training.curves import draw_curves
@@ -30,6 +33,7 @@ from raylib.training.face_cascade import train_cascade
 from raylib.training.face_meshnet_loop import (
     batches,
     calibrated_sigma,
+    estimate_samples,
     learning_rate,
     load_checkpoint,
     new_state,
@@ -39,8 +43,9 @@ from raylib.training.face_meshnet_loop import (
     validate,
 )
 from raylib.training.face_meshnet_loss import FaceLoss, vertex_weights
-from raylib.training.face_pictures import photographs, synthetic_pictures
-from raylib.training.face_samples import FaceSamples, SampleMaker, write_samples
+from raylib.training.face_pictures import drawn_faces, photographs, synthetic_pictures
+from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples
+from raylib.training.meshnet_results import write_mesh
 from raylib.training.precision import resolve_precision
 from raylib.training.ray_run import (
     Progress,
@@ -53,14 +58,18 @@ from raylib.training.ray_run import (
     resume,
     run_trainer,
 )
+from raylib.training.strips import row_of, strip_index, write_originals, write_strip
 
 SCORE = "val_vertex_mm"
 """Figure of the validation by which checkpoints are kept; small is good."""
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _CASCADE_SAMPLES = 20_000
+_TOGETHER = 16  # pictures that are prepared together
+_DONE = "done"
+_MESHES = 4  # faces whose meshes are written
 
 
-def _checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
+def checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
     """Returns the configuration with absolute paths."""
     face = config.face
     face = replace(
@@ -76,6 +85,44 @@ def _checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
     return absolute_run(replace(config, face=face))
 
 
+def _synthetic_per_step(config: TrainMeshnetConfig) -> int:
+    return config.images_per_worker - round(config.images_per_worker * config.face.photo_share)
+
+
+def steps_per_epoch(config: TrainMeshnetConfig, num_samples: int, num_workers: int) -> int:
+    """Returns the optimiser steps of an epoch over so many synthetic faces."""
+    return config.steps_per_epoch or max(1, num_samples // (_synthetic_per_step(config) * num_workers))
+
+
+def training_photographs(config: TrainMeshnetConfig) -> list[Path]:
+    """Returns the photographs that training may see; none where it asks for none.
+
+    Raises:
+        ConfigError: there are no more than are held out.
+    """
+    face = config.face
+    if face.photographs is None or face.photo_share == 0:
+        return []
+    paths = sorted(p for p in Path(face.photographs).rglob("*") if p.suffix.lower() in _PICTURES)
+    if len(paths) <= face.held_out_photographs:
+        raise ConfigError(
+            f"face.photographs {face.photographs} holds {len(paths)} photographs, expected more than "
+            f"held_out_photographs = {face.held_out_photographs}"
+        )
+    return paths[face.held_out_photographs :]
+
+
+def sample_folder(config: TrainMeshnetConfig, part: str) -> tuple[Path, bool]:
+    """Returns the folder of prepared samples, and whether they are all there.
+
+    Args:
+        config: of the run.
+        part: `train`, `validation` or `photographs`.
+    """
+    folder = Path(config.face.cache) / part
+    return folder, (folder / _DONE).is_file()
+
+
 def prepare_samples(config: TrainMeshnetConfig) -> None:
     """Prepares what the cache lacks: samples of the synthetic faces and of the photographs.
 
@@ -84,26 +131,26 @@ def prepare_samples(config: TrainMeshnetConfig) -> None:
     """
     model, face = load_prior(), config.face
     for part, source in (("train", face.synthetic), ("validation", face.validation)):
-        folder = Path(face.cache) / part
-        if (folder / "done").is_file():
+        folder, done = sample_folder(config, part)
+        if done:
             continue
         faces = SyntheticDataset(source)
-        pictures = ((synthetic_pictures(group), group.seeds.tolist()) for group in faces.batches(16))
-        count = write_samples(pictures, SampleMaker(model, config.seed), folder)
+        pictures = ((synthetic_pictures(group), group.seeds.tolist()) for group in faces.batches(_TOGETHER))
+        shown = watched(pictures, f"{part}: faces prepared", len(faces), size=_count)
+        count = write_samples(shown, SampleMaker(model, config.seed), folder)
         print(f"{count} faces of {source} prepared in {folder}", flush=True)
-        (folder / "done").touch()
-    folder = Path(face.cache) / "photographs"
-    if face.photographs is not None and face.photo_share > 0 and not (folder / "done").is_file():
-        paths = sorted(p for p in Path(face.photographs).rglob("*") if p.suffix.lower() in _PICTURES)
-        if len(paths) <= face.held_out_photographs:
-            raise ConfigError(
-                f"face.photographs {face.photographs} holds {len(paths)} photographs, expected more than "
-                f"held_out_photographs = {face.held_out_photographs}"
-            )
-        chosen = paths[face.held_out_photographs :]
-        count = write_samples(photographs(chosen), SampleMaker(model, config.seed), folder)
+        (folder / _DONE).touch()
+    folder, done = sample_folder(config, "photographs")
+    chosen = [] if done else training_photographs(config)
+    if chosen:
+        shown = watched(photographs(chosen, _TOGETHER), "photographs prepared", len(chosen), size=_count)
+        count = write_samples(shown, SampleMaker(model, config.seed), folder)
         print(f"{count} of {len(chosen)} photographs prepared in {folder}", flush=True)
-        (folder / "done").touch()
+        (folder / _DONE).touch()
+
+
+def _count(group: tuple[Sequence[Picture], Sequence[int]]) -> int:
+    return len(group[0])
 
 
 def start(config: TrainMeshnetConfig) -> tuple[FaceMeshNet, FitCorrector]:
@@ -164,9 +211,12 @@ def train_worker(args: dict[str, Any]) -> str | None:
     weights = vertex_weights(model).to(device)
 
     photo_index: Int[np.ndarray, " n"] = np.arange(rank, 0 if photos is None else len(photos), world)
-    per_step = config.images_per_worker - round(config.images_per_worker * face.photo_share)
-    steps = config.steps_per_epoch or max(1, len(samples) // (per_step * world))
+    per_step = _synthetic_per_step(config)
+    steps = steps_per_epoch(config, len(samples), world)
     board = SummaryWriter(str(Path(config.out) / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
+    shown = to_device(held_out.batch(strip_index(len(held_out))), device)
+    if rank == 0:
+        write_originals(Path(config.out), row_of(shown.images.cpu().numpy()))
     progress = Progress(state.epoch, config.epochs)
     began, taken, sums = time.monotonic(), 0, dict[str, float]()
     while state.epoch < config.epochs:
@@ -209,6 +259,11 @@ def train_worker(args: dict[str, Any]) -> str | None:
         if board is not None:
             for key, value in row.items():
                 board.add_scalar(key, value, state.epoch)
+            if state.epoch % config.strip_epochs < config.checkpoint_epochs or state.epoch == config.epochs:
+                estimate = estimate_samples(state.average, corrector, shown, precision)
+                strip = drawn_faces(loss, estimate)
+                write_strip(Path(config.out), state.epoch, strip)
+                board.add_image("strip", strip, state.epoch, dataformats="HWC")
             board.flush()
             progress(state.epoch, ", ".join(f"{k} {v:.3f}" for k, v in row.items() if "_mm" in k), always=True)
         refused = report(row, partial(save_checkpoint, state), device)
@@ -235,6 +290,10 @@ def _write_results(config: TrainMeshnetConfig, result: ray.train.Result) -> None
         state.average, corrector, held_out, index, vertex_weights(model), precision
     )
     save_weights(state.average, config.face.architecture, corrector, weights)
+    some = held_out.batch(np.unique(strip_index(len(held_out)))[:_MESHES])
+    faces = estimate_samples(state.average, corrector, some, precision)
+    for number, (verts, albedo) in enumerate(zip(faces.verts_mm, faces.albedo, strict=True)):
+        write_mesh(out / f"face_{number}", verts, model.faces, linear_to_srgb(albedo))
     (out / "history.json").write_text(json.dumps(history, indent=1))
     record = {"job": "train_meshnet", "config": asdict(config), "best": state.history[-1]}
     record["weights_sha256"] = sha256(weights)
@@ -253,7 +312,7 @@ def run_face_training(config: TrainMeshnetConfig) -> Path:
         ConfigError: data, weights or checkpoints are not what the configuration says.
         StorageError: checkpoints cannot be written any more.
     """
-    config = _checked(config)
+    config = checked(config)
     check_storage(config)
     Path(config.out).mkdir(parents=True, exist_ok=True)
     join_ray(worker_output=True)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
+from raylib.color import linear_to_srgb
 from raylib.errors import RaylibError
+from raylib.fit_correction import CropEstimate
 from raylib.images import decode
 from raylib.lighting import sh_basis
 from raylib.synthesis import SyntheticFaces
+from raylib.training.face_meshnet_loss import FaceLoss
 from raylib.training.face_samples import Picture
+from raylib.training.strips import row_of
 
 _MAX_PIXELS = 40_000_000
 
@@ -51,6 +56,26 @@ def synthetic_pictures(faces: SyntheticFaces) -> list[Picture]:
             Picture(faces.image[i], faces.landmarks[i], camera, faces.verts_mm[i], faces.albedo[i], light)
         )
     return pictures
+
+
+@torch.inference_mode()
+def drawn_faces(loss: FaceLoss, faces: CropEstimate) -> UInt8[np.ndarray, "h w 3"]:
+    """Returns faces as they are estimated in their crops, in a row, and their bare shapes below them.
+
+    Args:
+        loss: holds the renderer.
+        faces: to draw.
+    """
+    lamp = torch.zeros(9, 3)
+    lamp[0], lamp[2] = 1.2, 1.2  # from all sides, and more from the front
+    bare = replace(
+        faces,
+        albedo=torch.full_like(faces.albedo, 0.7),
+        light_sh=lamp.to(faces.albedo).expand(len(faces.albedo), 9, 3),
+    )
+    pictures = [linear_to_srgb(loss.picture(one).image.clamp(0, 1)) for one in (faces, bare)]
+    rows = [(picture * 255).round().to(torch.uint8).cpu().numpy() for picture in pictures]
+    return np.concatenate([row_of(row) for row in rows])
 
 
 def photographs(paths: Sequence[Path], batch_size: int = 16) -> Iterator[tuple[list[Picture], list[int]]]:

@@ -12,13 +12,12 @@ import numpy as np
 import ray
 import ray.train
 import torch
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from raylib.config import TrainMeshnetConfig
+from raylib.config import PaperSettings, TrainMeshnetConfig
 from raylib.datasets.face_set import FaceSet
 from raylib.errors import ConfigError
-from raylib.networks.vgg import load_vgg
+from raylib.networks.vgg import TORCHVISION, load_vgg
 from raylib.ray_cluster import join_ray
 from raylib.templates import load_template
 from raylib.training.face_meshnet_ray import run_face_training
@@ -44,6 +43,7 @@ from raylib.training.ray_run import (
     resume,
     run_trainer,
 )
+from raylib.training.strips import write_originals, write_strip
 from raylib.training.unet_loop import BatchPlan
 
 SCORE = "val_loss"
@@ -86,13 +86,6 @@ def _validation(task: Task, state: MeshTrainState, device: torch.device) -> dict
     return {k: v / share for k, v in mean_over_workers({k: v * count for k, v in row.items()}, device).items()}
 
 
-def _write_strip(task: Task, state: MeshTrainState, folder: Path) -> np.ndarray:
-    strip = task.strip(state.network)
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(strip).save(folder / f"epoch_{state.epoch:05d}.png")
-    return strip
-
-
 def train_worker(args: dict[str, Any]) -> str | None:
     """What every Ray Train worker runs: its share of the faces, all epochs, from the last checkpoint on.
 
@@ -120,7 +113,9 @@ def train_worker(args: dict[str, Any]) -> str | None:
     out = Path(config.out)
     board = SummaryWriter(str(out / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
     if rank == 0 and state.epoch == 0:
-        _write_strip(task, state, out / "strip")
+        write_strip(out, 0, task.strip(state.network))
+        if isinstance(task, FaceTask):
+            write_originals(out, task.originals())
     progress = Progress(state.epoch, config.epochs)
     sums: dict[str, float] = {}
     began, taken = time.monotonic(), 0
@@ -148,7 +143,9 @@ def train_worker(args: dict[str, Any]) -> str | None:
             for key, value in row.items():
                 board.add_scalar(key, value, state.epoch)
             if state.epoch % config.strip_epochs < config.checkpoint_epochs or state.epoch == config.epochs:
-                board.add_image("strip", _write_strip(task, state, out / "strip"), state.epoch, dataformats="HWC")
+                strip = task.strip(state.network)
+                write_strip(out, state.epoch, strip)
+                board.add_image("strip", strip, state.epoch, dataformats="HWC")
             board.flush()
             shown = ", ".join(f"{k} {v:.4f}" for k, v in row.items() if k not in ("epoch", "rate"))
             progress(state.epoch, shown, always=True)
@@ -160,17 +157,17 @@ def train_worker(args: dict[str, Any]) -> str | None:
     return None
 
 
-def _checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
+def checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
     """Returns the configuration with absolute paths, after a look at what the workers will read.
 
     Raises:
-        ConfigError: template, target or the weights of VGG19 cannot be read.
+        ConfigError: template or target cannot be read.
     """
     paper, data = config.paper, config.data
     named = ("sphere", "hemisphere", "teapot")
     mesh = {name: getattr(paper, name) for name in ("template", "target")}
     mesh = {name: value if value in named else str(absolute(value)) for name, value in mesh.items()}
-    vgg = paper.vgg_weights if paper.vgg_weights == "torchvision" else str(absolute(paper.vgg_weights))
+    vgg = paper.vgg_weights if paper.vgg_weights == TORCHVISION else str(absolute(paper.vgg_weights))
     labelled = replace(
         data.labelled,
         fasseg=absolute(data.labelled.fasseg),
@@ -182,9 +179,12 @@ def _checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
     load_template(paper.template)
     if config.network == "babymeshnet":
         load_template(paper.target)
-    if paper.loss.vgg > 0 or vgg != "torchvision":
-        load_vgg(vgg)
     return absolute_run(replace(config, data=data, paper=paper))
+
+
+def uses_vgg(paper: PaperSettings) -> bool:
+    """Tells whether the weights of VGG19 are read; a file that is named is, even where its term has no weight."""
+    return paper.loss.vgg > 0 or paper.vgg_weights != TORCHVISION
 
 
 def run_training(config: TrainMeshnetConfig) -> Path:
@@ -198,7 +198,9 @@ def run_training(config: TrainMeshnetConfig) -> Path:
     """
     if config.network == "meshnet":
         return run_face_training(config)
-    config = _checked(config)
+    config = checked(config)
+    if uses_vgg(config.paper):
+        load_vgg(config.paper.vgg_weights)
     check_storage(config)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -21,8 +21,9 @@ from raylib.networks.meshnet import MeshNetPaper
 from raylib.provenance import environment
 from raylib.training.curves import draw_curves
 from raylib.training.meshnet_loop import MeshTrainState, Task, load_checkpoint, new_state
-from raylib.training.paper_tasks import BabyTask, FaceTask, as_bytes, row_of
+from raylib.training.paper_tasks import BabyTask, FaceTask, as_bytes
 from raylib.training.ray_run import from_storage
+from raylib.training.strips import row_of, stacked_strip
 
 _MESHES = 4
 """Faces whose meshes are written."""
@@ -100,14 +101,6 @@ def write_mesh(
         mesh.export(path.with_suffix(ending))
 
 
-def stacked_strip(folder: Path, top: UInt8[np.ndarray, "h w 3"] | None) -> Image.Image:
-    """Returns the pictures that training left in a folder one below the other, the oldest first."""
-    rows = [] if top is None else [top]
-    with_epoch = sorted(folder.glob("epoch_*.png"))
-    rows += [np.asarray(Image.open(path).convert("RGB")) for path in with_epoch]
-    return Image.fromarray(np.concatenate(rows))
-
-
 @torch.no_grad()
 def _write_teapot(task: BabyTask, state: MeshTrainState, out: Path) -> None:
     """Writes the paper's figures 6 and 7 (the input; initial, intermediate and best mesh) and the best as files."""
@@ -118,7 +111,7 @@ def _write_teapot(task: BabyTask, state: MeshTrainState, out: Path) -> None:
     side = best.shape[2]
     first, middle = (np.asarray(Image.open(strips[i]))[:, side:] for i in (0, max(1, len(strips) // 8)))
     Image.fromarray(row_of(np.stack([first, middle, best[0]]))).save(out / "figure_7_teapot.png")
-    stacked_strip(out / "strip", None).save(out / "strip.png")
+    stacked_strip(out).save(out / "strip.png")
     write_mesh(out / "teapot", verts[0], task.scene.faces)
 
 
@@ -135,6 +128,6 @@ def _write_faces(config: TrainMeshnetConfig, task: FaceTask, state: MeshTrainSta
     number = 9 if w.vgg + w.chamfer + w.edge + w.normal + w.laplacian > 0 else 8  # the paper's figure of MSE alone
     figure = figure.resize((figure.width * 2, figure.height * 2), Image.Resampling.NEAREST)
     figure.save(out / f"figure_{number}_faces.png")
-    stacked_strip(out / "strip", task.originals()).save(out / "strip.png")
+    stacked_strip(out).save(out / "strip.png")
     for index in range(len(verts)):
         write_mesh(out / f"face_{index}", verts[index], task.scene.faces, colors[index])

@@ -22,9 +22,7 @@ from raylib.segmentation import Label
 from raylib.templates import load_template
 from raylib.training.meshnet_loss import PaperLoss, picture_distance
 from raylib.training.precision import resolve_precision
-
-STRIP_FACES = 8
-"""Faces in each picture of the strip."""
+from raylib.training.strips import STRIP_FACES, row_of, strip_index
 
 _FLYING = 4.0
 _TARGET_GREY = 0.8
@@ -55,11 +53,6 @@ def silhouette_iou(alpha: Float[Tensor, "b h w"], mask: Bool[Tensor, "b h w"]) -
 def as_bytes(pictures: Float[Tensor, "b h w 3"]) -> UInt8[np.ndarray, "b h w 3"]:
     """Returns pictures of values in 0..1 as bytes."""
     return (pictures.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-
-
-def row_of(pictures: UInt8[np.ndarray, "b h w 3"]) -> UInt8[np.ndarray, "h bw 3"]:
-    """Returns pictures side by side."""
-    return np.concatenate(list(pictures), axis=1)
 
 
 class BabyTask:
@@ -206,8 +199,7 @@ class FaceTask:
 
     def originals(self) -> UInt8[np.ndarray, "h w 3"]:
         """Returns the faces of the strip as they were photographed."""
-        index = np.linspace(0, len(self._validation) - 1, STRIP_FACES).round().astype(int)
-        return row_of(self._validation.select(index).images)
+        return row_of(self._validation.select(strip_index(len(self._validation))).images)
 
 
 def _vgg(config: TrainMeshnetConfig, device: torch.device) -> VggFeatures:

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
+from raylib.progress import watched
 
 
 def letterbox(
@@ -34,6 +35,6 @@ def cache_photos(
     """Returns the photographs and their labels, letterboxed to `size` pixels (400 kB each at 320)."""
     images = np.empty((len(photos), size, size, 3), np.uint8)
     labels = np.empty((len(photos), size, size), np.uint8)
-    for index, photo in enumerate(photos):
+    for index, photo in enumerate(watched(photos, "photographs read")):
         images[index], labels[index] = letterbox(*photo.load(), size)
     return images, labels

@@ -6,6 +6,7 @@ The training step itself is a plain function that knows nothing of this module.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -16,11 +17,12 @@ from typing import Any, Literal, TypeVar
 import pyarrow.fs
 import ray.train
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raylib.config import TrainRun
 from raylib.errors import ConfigError, RaylibError, StorageError
+from raylib.progress import QUIET_S
 from raylib.ray_cluster import join_ray
 
 C = TypeVar("C", bound=TrainRun)
@@ -41,7 +43,7 @@ class Progress:
 
     def __init__(self, epochs_done: float, epochs: int, pause: float = 30.0):
         self._start, self._first, self._epochs, self._pause = time.monotonic(), epochs_done, epochs, pause
-        self._last = self._start
+        self._last = self._start - pause + QUIET_S  # the first line comes soon
 
     def __call__(self, epochs_done: float, text: str, always: bool = False) -> None:
         """Prints a line if it is time for one, or `always`."""
@@ -190,6 +192,7 @@ def run_trainer(
         RaylibError: a worker raised it.
     """
     check_storage(run)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # which shows every line of progress twice
     join_ray(worker_output=True)
     shared_gpu = run.use_gpu and run.gpus_per_worker < 1
     resources = {"CPU": run.cpus_per_worker} | ({"GPU": run.gpus_per_worker} if run.use_gpu else {})
@@ -203,6 +206,7 @@ def run_trainer(
         run_config=RunConfig(
             name=run.name,
             storage_path=run.storage_path,
+            logging_config=LoggingConfig(log_level="WARNING"),  # what matters, the workers print
             failure_config=FailureConfig(max_failures=run.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=run.keep_checkpoints, checkpoint_score_attribute=score, checkpoint_score_order=order

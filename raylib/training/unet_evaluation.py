@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from raylib.datasets.labelled import IGNORE, LabelledPhoto
 from raylib.datasets.segmentation_sets import split_photos
 from raylib.errors import ConfigError
 from raylib.faces import FaceDetector, crop_face
+from raylib.progress import watched
 from raylib.provenance import environment, sha256
 from raylib.segmentation import FaceSegmenter, Label, draw_labels, shipped_weights
 from raylib.segmentation_metrics import (
@@ -90,11 +91,11 @@ def _prepared(
 
 
 def evaluate_photos(
-    photos: Iterable[LabelledPhoto], segmenter: FaceSegmenter, config: EvaluateSegmentationConfig
+    photos: Sequence[LabelledPhoto], segmenter: FaceSegmenter, config: EvaluateSegmentationConfig
 ) -> tuple[list[ImageResult], list[UInt8[np.ndarray, "h w 3"]]]:
     """Returns each photograph's counts, and rows of photograph, prediction and truth for a contact sheet."""
     results, rows = [], []
-    for photo, image, labels in _prepared(photos, config):
+    for photo, image, labels in _prepared(watched(photos, "photographs segmented"), config):
         guess = segmenter.segment(image[None])[0]
         tolerance = config.boundary_tolerance * math.hypot(*labels.shape)
         results.append(
@@ -211,15 +212,12 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run_evaluation(config: EvaluateSegmentationConfig) -> dict[str, Any]:
-    """Evaluates, writes `segmentation.json`, `.md` and `.png` to `config.out`, and returns the report.
+def chosen_photos(config: EvaluateSegmentationConfig) -> tuple[tuple[LabelledPhoto, ...], tuple[str, ...]]:
+    """Returns the photographs to evaluate, and a sentence for each file that was left out.
 
     Raises:
-        ConfigError: data or weights are not there, or no photograph is left to evaluate.
+        ConfigError: data are not there.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    segmenter = FaceSegmenter(config.weights, config.device)
     splits = split_photos(config.data)
     photos = {
         "train": splits.train,
@@ -232,6 +230,19 @@ def run_evaluation(config: EvaluateSegmentationConfig) -> dict[str, Any]:
         for photo in photos:
             by_set.setdefault(photo.dataset, []).append(photo)
         photos = tuple(photo for group in by_set.values() for photo in group[: config.max_images])
+    return photos, splits.left_out
+
+
+def run_evaluation(config: EvaluateSegmentationConfig) -> dict[str, Any]:
+    """Evaluates, writes `segmentation.json`, `.md` and `.png` to `config.out`, and returns the report.
+
+    Raises:
+        ConfigError: data or weights are not there, or no photograph is left to evaluate.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    segmenter = FaceSegmenter(config.weights, config.device)
+    photos, left_out = chosen_photos(config)
     results, rows = evaluate_photos(photos, segmenter, config)
     if not results:
         raise ConfigError(f"split {config.split!r} leaves no photograph with a face, expected at least one")
@@ -239,7 +250,7 @@ def run_evaluation(config: EvaluateSegmentationConfig) -> dict[str, Any]:
         "config": asdict(config),
         "weights_sha256": sha256(Path(config.weights) if config.weights else shipped_weights()),
         **environment(("torch",)),
-        "left_out": list(splits.left_out),
+        "left_out": list(left_out),
         "without_face": len(photos) - len(results),
         "groups": {name: summarise(group, config.resamples, config.seed) for name, group in _groups(results).items()},
     }

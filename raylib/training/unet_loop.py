@@ -184,11 +184,20 @@ def validate(
     """Returns the confusion matrix over stored photographs, as many pixels as they have."""
     total = np.zeros((network.num_classes, network.num_classes), np.int64)
     for start in range(0, len(images), batch_size):
-        x = torch.from_numpy(images[start : start + batch_size]).to(device).permute(0, 3, 1, 2).float() / 255
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-            guess = network(x.contiguous(memory_format=torch.channels_last)).argmax(1).to(torch.uint8).cpu().numpy()
+        guess = predict(network, images[start : start + batch_size], device, precision)
         total += confusion_matrix(labels[start : start + batch_size], guess, network.num_classes, IGNORE)
     return total
+
+
+@torch.inference_mode()
+def predict(
+    network: UNet, images: UInt8[np.ndarray, "n s s 3"], device: torch.device, precision: torch.dtype
+) -> UInt8[np.ndarray, "n s s"]:
+    """Returns the label maps that the network gives photographs."""
+    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        guess = network(x.contiguous(memory_format=torch.channels_last)).argmax(1)
+    return np.asarray(guess.to(torch.uint8).cpu().numpy())
 
 
 def save_checkpoint(state: TrainState, path: Path) -> None:

@@ -36,6 +36,7 @@ from raylib.training.ray_run import (
     resume,
     run_trainer,
 )
+from raylib.training.strips import row_of, strip_index, write_originals, write_strip
 from raylib.training.unet_evaluation import comparison_row, contact_sheet
 from raylib.training.unet_loop import (
     BatchPlan,
@@ -44,6 +45,7 @@ from raylib.training.unet_loop import (
     augmented_batches,
     load_checkpoint,
     new_state,
+    predict,
     save_checkpoint,
     train_step,
     validate,
@@ -70,6 +72,16 @@ def _build(config: TrainUnetConfig) -> UNet:
 
 def _input_px(config: TrainUnetConfig) -> int:
     return config.input_px or config.stages[-1].size_px
+
+
+def _repeats(config: TrainUnetConfig, splits: Splits) -> UInt8[np.ndarray, " n"]:
+    """Returns how often an epoch shows each training photograph."""
+    return np.array([config.fasseg_repeat if p.dataset == "fasseg" else 1 for p in splits.train], np.uint8)
+
+
+def steps_per_epoch(config: TrainUnetConfig, splits: Splits, num_workers: int) -> int:
+    """Returns the optimiser steps of an epoch."""
+    return max(1, int(_repeats(config, splits).sum()) // (config.batch_size * num_workers))
 
 
 def _validation_row(
@@ -119,14 +131,19 @@ def train_worker(args: dict[str, Any]) -> str | None:
     resume(partial(load_checkpoint, state))
     state.model = ray.train.torch.prepare_model(network)
 
-    repeats = np.array([config.fasseg_repeat if p.dataset == "fasseg" else 1 for p in splits.train], np.uint8)
-    steps = max(1, int(repeats.sum()) // (config.batch_size * world))
+    repeats = _repeats(config, splits)
+    steps = steps_per_epoch(config, splits, world)
     plan = BatchPlan(repeats[rank::world], config.batch_size, steps, config.seed, rank)
     images, labels = _cached(splits.train[rank::world], config.cache_px)
     validation = _cached(splits.validation[rank::world], _input_px(config))
     stages = [stage for stage in config.stages for _ in range(stage.epochs)]
     schedule = Schedule(steps * len(stages), config.warmup_steps, config.learning_rate)
-    board = SummaryWriter(str(Path(config.out) / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
+    out = Path(config.out)
+    board = SummaryWriter(str(out / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
+    shown = strip_index(len(validation[0]))
+    if rank == 0:
+        truth = np.where(validation[1][shown] == IGNORE, np.uint8(Label.BACKGROUND), validation[1][shown])
+        write_originals(out, np.concatenate([row_of(validation[0][shown]), row_of(draw_labels(truth))]))
     progress = Progress(state.epoch, len(stages))
     losses: list[float] = []
     while state.epoch < len(stages):
@@ -146,6 +163,8 @@ def train_worker(args: dict[str, Any]) -> str | None:
         state.history.append(row)
         if board is not None:
             _write_board(board, state, x[:8], row)
+            guess = predict(state.average, validation[0][shown], device, precision)
+            write_strip(out, state.epoch, row_of(draw_labels(guess)))
             progress(state.epoch, f"loss {row['loss']:.4f}, validation F1 {row[_SCORE]:.4f}", always=True)
         refused = report(row, partial(save_checkpoint, state), device)
         if refused is not None:
@@ -187,14 +206,11 @@ def _write_results(config: TrainUnetConfig, splits: Splits, result: ray.train.Re
     return weights
 
 
-def run_training(config: TrainUnetConfig) -> Path:
-    """Trains, or goes on with the run of the same name, and returns the path of the best epoch's weights.
-
-    Connects to the Ray cluster of the environment, or starts Ray here.
+def checked(config: TrainUnetConfig) -> tuple[TrainUnetConfig, Splits]:
+    """Returns the configuration with absolute paths, and the photographs that it names.
 
     Raises:
-        ConfigError: data, weights or checkpoints are not what the configuration says.
-        StorageError: checkpoints cannot be written any more.
+        ConfigError: data or weights are not what the configuration says.
     """
     data = config.data
     data = replace(
@@ -209,6 +225,19 @@ def run_training(config: TrainUnetConfig) -> Path:
         )
     if config.init_weights:
         load_weights(Path(config.init_weights))
+    return config, splits
+
+
+def run_training(config: TrainUnetConfig) -> Path:
+    """Trains, or goes on with the run of the same name, and returns the path of the best epoch's weights.
+
+    Connects to the Ray cluster of the environment, or starts Ray here.
+
+    Raises:
+        ConfigError: data, weights or checkpoints are not what the configuration says.
+        StorageError: checkpoints cannot be written any more.
+    """
+    config, splits = checked(config)
     Path(config.out).mkdir(parents=True, exist_ok=True)
     for sentence in splits.left_out:
         print(f"left out: {sentence}")

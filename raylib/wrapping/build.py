@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from raylib.ict import LANDMARK_VERTS
 from raylib.mesh import Subdivision, hemisphere
 from raylib.morphable import REGIONS
+from raylib.progress import watched
 from raylib.wrapping.features import closed_polygon, inside
 from raylib.wrapping.ict import IctHead
 from raylib.wrapping.measure import cross_products, point_to_mesh_mm, smallest_angles_deg
@@ -224,7 +225,7 @@ def representation_error(
     flat = identity.reshape(len(identity), -1)
     size = (flat**2).sum(1)
     gaps: dict[str, list[float]] = {str(k): [] for k in modes}
-    for _ in range(people):
+    for _ in watched(range(people), "held-out faces measured"):
         person = head.verts + np.tensordot(rng.standard_normal(len(head.identity)), head.identity.astype(float), 1)
         coefficients = flat @ (maps.weights @ person - mean).ravel() / size
         for k in modes:
@@ -270,7 +271,7 @@ def folded_triangles(
     expression = np.stack([surface.motion @ m for m in kept.astype(float)])
     moved = random_faces(identity, expression, count, seed, active)
     out = []
-    for offset in np.concatenate([np.zeros_like(moved[:1]), moved]):
+    for offset in watched(np.concatenate([np.zeros_like(moved[:1]), moved]), "faces looked at for folds"):
         source = surface.verts + offset
         verts = half.chart.at(source, half.triangle, half.bary)
         want = cross_products(source, surface.faces)

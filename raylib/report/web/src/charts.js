@@ -8,6 +8,23 @@ const W = 420, H = 210, LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 22;
 /** Returns the color of a run or line. */
 export const color = (index) => COLORS[index % COLORS.length];
 
+/** Returns about five round numbers from `low` to `high`, and a function that writes them so that they differ. */
+function round(low, high) {
+  const rough = (high - low) / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].find((s) => s * power >= rough * 0.75) * power;
+  const ticks = [];
+  for (let n = Math.ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n++) ticks.push(n * step);
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  return [ticks, (t) => (digits > 5 ? Number(t.toPrecision(3)).toExponential() : t.toFixed(digits)).replace("-", "−")];
+}
+
+/** Returns places on a logarithmic axis between powers of ten `low` and `high`, and how they are written. */
+function decades(low, high) {
+  const ticks = Array.from({ length: 5 }, (_, i) => 10 ** (low + ((high - low) * i) / 4));
+  return [ticks, (t) => shown(t, 3)];
+}
+
 /** Returns a card with the lines {name, x, y, color, dashed}; a logarithmic axis where they span decades above 0. */
 export function chart(title, lines) {
   const ys = lines.flatMap((line) => line.y).filter(Number.isFinite);
@@ -20,9 +37,9 @@ export function chart(title, lines) {
   const [first, last] = [Math.min(...xs), Math.max(...xs)];
   const px = (x) => LEFT + ((x - first) / (last - first || 1)) * (W - LEFT - RIGHT);
   const py = (y) => TOP + (1 - ((log ? Math.log10(y) : y) - a) / span) * (H - TOP - BOTTOM);
-  const ticks = Array.from({ length: 5 }, (_, i) => a + (span * i) / 4).map((t) => (log ? 10 ** t : t));
+  const [ticks, label] = log ? decades(a, a + span) : round(a, a + span);
   const node = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "chart" },
-    ...ticks.flatMap((t) => [svg("line", { x1: LEFT, x2: W - RIGHT, y1: py(t), y2: py(t) }), svg("text", { x: LEFT - 5, y: py(t) + 3, "text-anchor": "end", text: shown(t, 2) })]),
+    ...ticks.flatMap((t) => [svg("line", { x1: LEFT, x2: W - RIGHT, y1: py(t), y2: py(t) }), svg("text", { x: LEFT - 5, y: py(t) + 3, "text-anchor": "end", text: label(t) })]),
     svg("text", { x: LEFT, y: H - 6, text: `epoch ${shown(first)}` }), svg("text", { x: W - RIGHT, y: H - 6, "text-anchor": "end", text: shown(last) }),
     ...lines.map((line) => {
       const points = line.x.map((x, i) => [x, line.y[i]]).filter(([, y]) => Number.isFinite(y));

@@ -8,9 +8,9 @@ const SIDE = 104; // pixels of the picture
 const FRONT = 0.72; // share of the ball's radius at which the lamp stands at right angles to the view
 
 export class LightBall {
-  /** light() returns the coefficients, lamp() the lamp's direction in face space or null, toFace turns directions. */
-  constructor({ light, lamp, toFace, onmove }) {
-    Object.assign(this, { light, lamp, toFace, onmove });
+  /** light() returns the coefficients, albedo() the ball's share of reflected light, lamp() the lamp's direction in face space or null, toFace turns directions. */
+  constructor({ light, albedo, lamp, toFace, onmove }) {
+    Object.assign(this, { light, albedo, lamp, toFace, onmove });
     this.canvas = el("canvas", { class: "ball", width: SIDE, height: SIDE, tabindex: 0, role: "slider", "aria-label": "Direction of the lamp", "aria-valuetext": "drag or use the arrow keys" });
     this.canvas.addEventListener("pointerdown", (event) => {
       this.canvas.setPointerCapture(event.pointerId);
@@ -34,7 +34,7 @@ export class LightBall {
         if (rest < 0) continue;
         const z = Math.sqrt(rest);
         const normal = [0, 1, 2].map((i) => x * right[i] + y * up[i] + z * near[i]);
-        const rgb = shading(freeTransfer(...normal), light).map((v) => 255 * encoded(Math.min(1, 0.72 * v)));
+        const rgb = shading(freeTransfer(...normal), light).map((v) => 255 * encoded(Math.min(1, this.albedo() * v)));
         picture.data.set([...rgb, 255 * Math.min(1, (1 - Math.hypot(x, y)) * radius)], 4 * (row * SIDE + column));
       }
     }

@@ -99,8 +99,13 @@ export function photometricErrors(mesh, transfer, light, photoColors) {
   return out;
 }
 
+/** Returns what a white matte surface reflects at each vertex, the mean of the channels. */
+export function brightness(transfer, light) {
+  return Array.from({ length: transfer.length / 9 }, (_, v) => shading(transfer.subarray(9 * v, 9 * v + 9), light).reduce((a, b) => a + b, 0) / 3);
+}
+
 /** Returns the value below which a share of the known ones lies. */
 export function quantile(values, share) {
-  const known = values.filter((value) => !Number.isNaN(value)).sort();
+  const known = values.filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
   return known.length ? known[Math.floor(share * (known.length - 1))] : 0;
 }

@@ -7,8 +7,11 @@ import {
 import { OrbitControls } from "three/examples/jsm/controls/OrbitControls.js";
 import { onFrame } from "./dom.js";
 
-/** What the surface shows: a texture or colors of the vertices, lit or as they are, or the photograph cast on it. */
-export const LOOK = { texture: 0, lit: 1, flat: 2, litTexture: 3, photograph: 4 };
+/**
+ * What the surface shows: a texture or colors of the vertices, lit or as they are, or the photograph cast on it; where
+ * that does not see it, colors of the vertices or the lit texture.
+ */
+export const LOOK = { texture: 0, lit: 1, flat: 2, litTexture: 3, photograph: 4, photographOnTexture: 5 };
 
 const FACE = {
   vertexShader: `
@@ -41,9 +44,10 @@ const FACE = {
       vec3 color;
       if (look == 0) color = texture2D(map, vUv).rgb;
       else if (look == 1) color = encoded(vTint * max(vShade, 0.0));
-      else if (look == 3) color = encoded(linear(texture2D(map, vUv).rgb) * max(vShade, 0.0));
-      else if (look == 4) color = mix(vTint, texture2D(photo, vCast.xy).rgb, clamp(vCast.z, 0.0, 1.0));
-      else color = vTint * (0.62 + 0.38 * abs(normalize(vNormal).z));
+      else if (look == 2) color = vTint * (0.62 + 0.38 * abs(normalize(vNormal).z));
+      else if (look == 4) color = vTint;
+      else color = encoded(linear(texture2D(map, vUv).rgb) * max(vShade, 0.0));
+      if (look >= 4) color = mix(color, texture2D(photo, vCast.xy).rgb, clamp(vCast.z, 0.0, 1.0));
       if (!gl_FrontFacing) color = color * 0.25 + 0.12;
       gl_FragColor = vec4(color, 1.0);
     }`,

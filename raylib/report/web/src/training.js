@@ -40,7 +40,7 @@ const columns = (make) => el("div", { class: "columns" }, ...page.runs.map((run,
 
 function strips() {
   return el("section", {}, columns((run) => {
-    const { epochs } = run.files;
+    const { epochs, original } = run.files;
     if (!epochs.length) return el("p", { class: "empty", text: "This run kept no pictures over its epochs." });
     const image = el("img", { class: "strip", alt: "The same faces at the chosen epoch" });
     const label = el("output");
@@ -51,7 +51,9 @@ function strips() {
       if (Number(slider.value) === at) image.src = jpeg(content);
     };
     show(epochs.length - 1);
-    return el("div", {}, el("div", { class: "epochs" }, slider, label), image);
+    const truth = original && el("img", { class: "truth", alt: "What these examples are" });
+    if (truth) pack(original).then((content) => (truth.src = jpeg(content)), () => {});
+    return el("div", {}, truth, el("div", { class: "epochs" }, slider, label), image);
   }));
 }
 

@@ -5,11 +5,12 @@ import { download, el, shown, svg } from "./dom.js";
 import { glb, obj } from "./exports.js";
 import { lambertTransfer, lampLight, selfShadowTransfer, shading } from "./light.js";
 import { LightBall } from "./lightball.js";
-import { castOn, heat, heatGradient, landmarkErrors, photometricErrors, pictureColors, quantile, SOURCE_NAMES, sourceColor, tinted } from "./looks.js";
+import { brightness, castOn, heat, heatGradient, landmarkErrors, photometricErrors, pictureColors, quantile, SOURCE_NAMES, sourceColor, tinted } from "./looks.js";
 import { encoded, linear, project, unpackMesh } from "./mesh.js";
 import { FaceScene, LOOK } from "./scene.js";
 
-const CLAY = 0.72; // albedo of the bare shape
+const CLAY = 0.72; // albedo of the bare shape under the lamp
+const BRIGHTEST = 0.85; // what the bare shape's brightest parts reflect in an estimated light
 const KEYS = [
   ["1 – 7", "the views"], ["← → ↑ ↓", "turn"], ["+ −", "nearer, further"], ["R", "from the front"],
   ["W", "wireframe"], ["L", "landmarks"], ["O", "over the photograph"], ["S", "self-shadow"],
@@ -181,13 +182,16 @@ export class Viewer {
     this.estimatedButton.setAttribute("aria-pressed", estimated);
     this.lampButton.setAttribute("aria-pressed", !estimated);
     this.shadowBox.checked = state.shadow;
-    const transfer = (state.shadow && face.shadowed) || face.free;
+    // Where the photograph does not see the face it stands for itself in its own light.
+    const own = view === "texture" && Boolean(face.light);
+    const transfer = ((state.shadow || own) && face.shadowed) || face.free;
     if (transfer !== face.transfer) {
       face.transfer = transfer;
       scene.setTransfer(transfer);
     }
-    this.light = estimated ? face.light : lampLight(this.lamp.direction, this.lamp.strength, this.lamp.ambient, [1, 0.97, 0.93]);
+    this.light = estimated || own ? face.light : lampLight(this.lamp.direction, this.lamp.strength, this.lamp.ambient, [1, 0.97, 0.93]);
     scene.setLight(this.light);
+    this.clay = estimated || own ? BRIGHTEST / Math.max(quantile(brightness(transfer, this.light), 0.95), 1e-3) : CLAY;
     scene.setVisible({ wires: state.wires, dots: state.dots && !overlay });
     this.marks.style.display = overlay && state.dots ? "" : "none";
     const { square, camera } = face.detail;
@@ -200,9 +204,10 @@ export class Viewer {
     const { mesh, image, colors, light, free, shadowed } = this.face;
     const { scene } = this;
     let legend = null;
-    if (view === "texture" && mesh.albedo) scene.setLook(LOOK.photograph, this.#modelled());
+    if (view === "texture" && mesh.albedo && image && light) scene.setLook(LOOK.photographOnTexture);
+    else if (view === "texture" && mesh.albedo) scene.setLook(LOOK.photograph, this.#modelled());
     else if (view === "texture" || (view === "albedo" && image)) scene.setLook(LOOK.texture);
-    else if (view === "shape") scene.setLook(LOOK.lit, tinted(mesh, () => [CLAY, CLAY, CLAY]));
+    else if (view === "shape") scene.setLook(LOOK.lit, tinted(mesh, () => [this.clay, this.clay, this.clay]));
     else if (view === "lit") scene.setLook(image ? LOOK.litTexture : LOOK.lit, mesh.albedo.map(linear));
     else if (view === "albedo") scene.setLook(LOOK.flat, mesh.albedo);
     else if (view === "seen") {
@@ -299,6 +304,7 @@ export class Viewer {
     this.opacityRow = slider("Photograph – mesh", this.state.opacity, (opacity) => this.#change({ opacity }));
     this.ball = new LightBall({
       light: () => this.light,
+      albedo: () => this.clay,
       lamp: () => (this.state.estimated && this.face?.light ? null : this.lamp.direction),
       toFace: (d, inverse) => this.scene?.toFace(d, inverse) ?? d,
       onmove: (direction) => {
