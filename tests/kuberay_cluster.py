@@ -126,7 +126,7 @@ class LocalCluster:
         return log
 
     def stop(self) -> None:
-        for sign, seconds in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
+        for sign, seconds in ((signal.SIGTERM, 8), (signal.SIGKILL, 30)):
             for process in self._processes.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, sign)

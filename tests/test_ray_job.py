@@ -54,9 +54,10 @@ def head(tmp_path_factory):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(8)  # left alone it waits half a minute for workers that are gone
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         shutil.rmtree(f"/tmp/r{os.getpid()}", ignore_errors=True)
 
 
