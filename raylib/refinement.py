@@ -74,7 +74,8 @@ class Weights:
 
     Attributes:
         landmarks: of the mean over the landmarks, in squared standard deviations.
-        identity, expression: of what moves from the estimate, squared standard deviations.
+        identity, expression: of what moves from the estimate, squared standard deviations. A photograph tells little
+            of the shape that a loose identity would not rather use for landmarks out of place.
         smooth: of differences of log albedo along edges.
         symmetry: of differences of log albedo between mirrored vertices.
         even: of differences of the skin's log albedo from its mean: what light can explain is light.
@@ -82,7 +83,7 @@ class Weights:
     """
 
     landmarks: float = 0.02
-    identity: float = 3e-3
+    identity: float = 0.03
     expression: float = 3e-3
     smooth: float = 0.02
     symmetry: float = 0.04
