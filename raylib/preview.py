@@ -23,6 +23,7 @@ _SUPERSAMPLING = 2
 _SUBPIXELS = tuple((y, x) for y in range(_SUPERSAMPLING) for x in range(_SUPERSAMPLING))
 _OVERLAY_SHARE = 0.5
 _KEY_LIGHT = np.array([0.49, 0.56, 0.67])  # unit vector in the viewer's space: x right, y up, z to the viewer
+_BRIGHT_GREY = 0.6  # linear, of the brightest twentieth of the shading panel
 _LAMPS = ((0.87, 0.20, 0.45), (-0.87, 0.20, 0.45), (0.0, 0.89, 0.45))  # from the subject's left, right, and above
 _LAMP, _AMBIENT = 3.6, 0.3
 
@@ -112,7 +113,8 @@ def _light_panels(
         paint_vertices(pix_to_face, bary, mesh.faces, np.maximum(light, 0).astype(np.float32), painted)
         return np.where(covered, 255 * linear_to_srgb(torch.from_numpy(color * painted)).numpy(), behind)
 
-    grey = np.full_like(albedo, 0.5)
+    # Dark skin is photographed under light that would burn out a grey head: exposed for its bright parts.
+    grey = np.full_like(albedo, _BRIGHT_GREY / max(float(np.percentile(shading, 95)), 1e-3))
     panels = [lit(grey, shading, _BACKGROUND), lit(albedo, shading, photo)]
     for direction in _LAMPS:
         light = transfer @ lamp_sh(np.array(direction), _LAMP, _AMBIENT)
