@@ -227,6 +227,25 @@ def test_projection_and_its_gradients_equal_double_precision():
         assert (ours - exact).abs().max() <= 2e-5 * exact.abs().max()
 
 
+def test_one_camera_serves_all_meshes_and_gathers_their_gradients():
+    g = torch.Generator().manual_seed(3)
+    verts = torch.randn(4, 50, 3, generator=g)
+    camera = [
+        rotation_from_euler_deg(torch.tensor([[20.0, 5, 3]])),
+        torch.tensor([[0.0, 1, 9]]),
+        torch.tensor([70.0]),
+    ]
+    camera.append(torch.tensor([[32.0, 30]]))
+    one = [t.clone().requires_grad_() for t in camera]
+    many = [t.repeat(4, *(1 for _ in t.shape[1:])).requires_grad_() for t in camera]
+    projected = [pixel_verts(verts, Camera(*parts)) for parts in (one, many)]
+    torch.testing.assert_close(projected[0], projected[1], rtol=0, atol=0)
+    for picture in projected:
+        picture.square().sum().backward()
+    for shared, own in zip(one, many, strict=True):
+        torch.testing.assert_close(shared.grad, own.grad.sum(0, keepdim=True))
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_rows_are_shared_out_without_gap_or_overlap(threads):
     boxes = np.array([[0, 9, 3, 7], [0, -1, 0, -1], [2, 2, 0, 31]], np.int32)

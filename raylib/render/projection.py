@@ -86,9 +86,12 @@ def pixel_verts(verts: Float[Tensor, "b v 3"], camera: Camera) -> Float[Tensor, 
 
     Args:
         verts: vertices in the camera's face space.
-        camera: one camera a mesh.
+        camera: one camera a mesh, or one for all.
     """
-    parts = (camera.R, camera.T, camera.focal_px, camera.principal_px)
+    # Expanded, since the kernels do not look whether they read beyond the end.
+    parts = tuple(
+        t.expand(len(verts), *t.shape[1:]) for t in (camera.R, camera.T, camera.focal_px, camera.principal_px)
+    )
     if verts.device.type == "cpu" and all(t.dtype == torch.float32 for t in (verts, *parts)):
         return _PixelVerts.apply(verts, *parts)
     in_camera = camera.to_camera(verts)

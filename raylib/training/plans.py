@@ -36,17 +36,7 @@ def print_unet_plan(config: TrainUnetConfig, console: Console) -> None:
     for stage in config.stages:
         say(console, f"would train {stage.epochs} epochs of {steps} steps at {stage.size_px} pixels")
     _say_run(config, config.epochs, console)
-    names = (
-        "unet.safetensors",
-        "history.json",
-        "run.json",
-        "curves.svg",
-        "contact_sheet.png",
-        "strip/",
-        "tensorboard/",
-        "report.html",
-    )
-    _say_outputs(config.out, names, console)
+    _say_outputs(config.out, ("unet.safetensors", "contact_sheet.png", *_ALWAYS), console)
 
 
 def print_meshnet_plan(config: TrainMeshnetConfig, console: Console) -> None:
@@ -76,18 +66,7 @@ def print_meshnet_plan(config: TrainMeshnetConfig, console: Console) -> None:
     say(console, f"would train {config.network} for {config.epochs} epochs of {steps}")
     _say_run(config, config.epochs, console)
     weights = () if config.network == "babymeshnet" else ("meshnet.safetensors",)
-    names = (
-        *weights,
-        "history.json",
-        "run.json",
-        "curves.svg",
-        "strip/",
-        "figures",
-        "meshes",
-        "tensorboard/",
-        "report.html",
-    )
-    _say_outputs(config.out, names, console)
+    _say_outputs(config.out, (*weights, "figures", "meshes", *_ALWAYS), console)
 
 
 def _print_face_plan(config: TrainMeshnetConfig, console: Console) -> None:
@@ -106,17 +85,7 @@ def _print_face_plan(config: TrainMeshnetConfig, console: Console) -> None:
     steps = face_meshnet_ray.steps_per_epoch(config, counts["train"], config.num_workers)
     say(console, f"would train meshnet for {config.epochs} epochs of about {steps} steps")
     _say_run(config, config.epochs, console)
-    names = (
-        "meshnet.safetensors",
-        "history.json",
-        "run.json",
-        "curves.svg",
-        "strip/",
-        "meshes",
-        "tensorboard/",
-        "report.html",
-    )
-    _say_outputs(config.out, names, console)
+    _say_outputs(config.out, ("meshnet.safetensors", "meshes", *_ALWAYS), console)
 
 
 def print_segmentation_plan(config: EvaluateSegmentationConfig, console: Console) -> None:
