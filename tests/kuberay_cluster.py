@@ -59,11 +59,11 @@ class LocalCluster:
         self._start("head", options)
         self._until(["ray", "job", "list", f"--address={self.dashboard}"], "")
         self.nodes = nodes(spec)
+        # One after the other: a dozen that start at once on two cores give up over one another.
         for number, node in enumerate(self.nodes):
-            self._start(
-                f"worker-{number}",
-                [f"--address={self._gcs}", f"--num-cpus={node['CPU']}", f"--num-gpus={node['GPU']}"],
-            )
+            name = f"worker-{number}"
+            self._start(name, [f"--address={self._gcs}", f"--num-cpus={node['CPU']}", f"--num-gpus={node['GPU']}"])
+            self._until_started(name)
         cpus = sum(node["CPU"] for node in self.nodes)
         self._until(["ray", "status", f"--address={self._gcs}"], rf"/{cpus}\.0 CPU")
 
@@ -77,8 +77,22 @@ class LocalCluster:
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
 
+    def _until_started(self, name: str, seconds: float = 240) -> None:
+        """Waits until a node says that it runs."""
+        end, log = time.monotonic() + seconds, self._home / f"{name}.log"
+        while "Ray runtime started" not in log.read_text():
+            assert time.monotonic() < end, log.read_text()[-2000:]
+            self._restart()
+            time.sleep(0.2)
+
+    def _restart(self) -> None:
+        """Starts nodes again that gave up, as KubeRay does."""
+        for name, process in list(self._processes.items()):
+            if process.poll() is not None:
+                self._start(name, self._options[name])
+
     def _until(self, command: list[str], pattern: str, seconds: float = 600) -> None:
-        """Waits until a command succeeds and says something; starts again what gave up, as KubeRay does."""
+        """Waits until a command succeeds and says something."""
         end = time.monotonic() + seconds
         while True:
             done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
@@ -86,9 +100,7 @@ class LocalCluster:
                 return
             logs = "".join(path.read_text()[-1000:] for path in self._home.glob("*.log"))
             assert time.monotonic() < end, done.stdout[-2000:] + done.stderr[-2000:] + logs
-            for name, process in list(self._processes.items()):
-                if process.poll() is not None:
-                    self._start(name, self._options[name])
+            self._restart()
             time.sleep(0.5)
 
     def submit(self, job: dict[str, Any], settings: Path, seconds: float = 600) -> str:

@@ -32,7 +32,7 @@ from raylib.training.face_meshnet_loop import (
 )
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, vertex_weights
 from raylib.training.face_pictures import drawn_faces, whole_light
-from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples
+from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples, written_samples
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
 
@@ -178,9 +178,9 @@ def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):
 def test_samples_of_a_photograph_survive_the_folder(model, astronaut, tmp_path):
     maker = SampleMaker(model)
     blank = Picture(np.zeros((64, 64, 3), np.uint8))
-    count = write_samples(iter([([Picture(astronaut), blank], [7, 8])]), maker, tmp_path)
-    assert count == 1
-    assert write_samples(iter([([Picture(astronaut)], [9])]), maker, tmp_path) == 2
+    assert write_samples([maker([Picture(astronaut), blank], [7, 8]), maker([blank], [8])], model, tmp_path) == 1
+    assert written_samples(tmp_path) == (1, 2)
+    assert write_samples([maker([Picture(astronaut)], [9])], model, tmp_path) == 2
     samples = FaceSamples(tmp_path, model)
     assert samples.groups.tolist() == [7, 9]
     batch = samples.batch(np.array([0, 1]))

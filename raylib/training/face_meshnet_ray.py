@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train
 import torch
 from jaxtyping import Int
@@ -44,7 +47,7 @@ from raylib.training.face_meshnet_loop import (
 )
 from raylib.training.face_meshnet_loss import FaceLoss, vertex_weights
 from raylib.training.face_pictures import drawn_faces, photographs, synthetic_pictures
-from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples
+from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples, written_samples
 from raylib.training.meshnet_results import write_mesh
 from raylib.training.precision import resolve_precision
 from raylib.training.ray_run import (
@@ -67,6 +70,9 @@ _CASCADE_SAMPLES = 20_000
 _TOGETHER = 16  # pictures that are prepared together
 _DONE = "done"
 _MESHES = 4  # faces whose meshes are written
+
+Group = tuple[Sequence[Picture], Sequence[int]]
+"""Pictures that are prepared together, and a number for each."""
 
 
 def checked(config: TrainMeshnetConfig) -> TrainMeshnetConfig:
@@ -129,27 +135,55 @@ def prepare_samples(config: TrainMeshnetConfig) -> None:
     Raises:
         ConfigError: there are no synthetic faces, or no photographs where some are asked for.
     """
-    model, face = load_prior(), config.face
+    face = config.face
     for part, source in (("train", face.synthetic), ("validation", face.validation)):
         folder, done = sample_folder(config, part)
-        if done:
-            continue
-        faces = SyntheticDataset(source)
-        pictures = ((synthetic_pictures(group), group.seeds.tolist()) for group in faces.batches(_TOGETHER))
-        shown = watched(pictures, f"{part}: faces prepared", len(faces), size=_count)
-        count = write_samples(shown, SampleMaker(model, config.seed), folder)
-        print(f"{count} faces of {source} prepared in {folder}", flush=True)
-        (folder / _DONE).touch()
+        if not done:
+            faces = SyntheticDataset(source)
+            pictures = ((synthetic_pictures(group), group.seeds.tolist()) for group in faces.batches(_TOGETHER))
+            _prepare(pictures, len(faces), f"faces of {source}", folder, config)
     folder, done = sample_folder(config, "photographs")
     chosen = [] if done else training_photographs(config)
     if chosen:
-        shown = watched(photographs(chosen, _TOGETHER), "photographs prepared", len(chosen), size=_count)
-        count = write_samples(shown, SampleMaker(model, config.seed), folder)
-        print(f"{count} of {len(chosen)} photographs prepared in {folder}", flush=True)
-        (folder / _DONE).touch()
+        _prepare(photographs(chosen, _TOGETHER), len(chosen), "photographs", folder, config)
 
 
-def _count(group: tuple[Sequence[Picture], Sequence[int]]) -> int:
+def _prepare(groups: Iterator[Group], total: int, what: str, folder: Path, config: TrainMeshnetConfig) -> None:
+    """Writes the samples of groups of pictures, made side by side on all CPUs; goes on where a killed run stopped."""
+    _, done = written_samples(folder)
+    actor = ray.remote(num_cpus=0.8)(_Preparer)
+    workers = [actor.remote() for _ in range(max(1, int(ray.cluster_resources().get("CPU", 1))))]
+
+    def made() -> Iterator[dict[str, np.ndarray]]:
+        waiting: deque[Any] = deque()
+        shown = watched(groups, f"{what}: prepared", total, size=_count)
+        for number, group in enumerate(islice(shown, done, None), done):
+            if len(waiting) == 2 * len(workers):
+                yield ray.get(waiting.popleft())
+            waiting.append(workers[number % len(workers)].make.remote(*group, (config.seed, number)))
+        while waiting:
+            yield ray.get(waiting.popleft())
+
+    count = write_samples(made(), load_prior(), folder)
+    print(f"{count} of {total} {what} prepared in {folder}", flush=True)
+    (folder / _DONE).touch()
+
+
+class _Preparer:
+    """Makes samples in a process of its own."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self._maker = SampleMaker(load_prior())
+
+    def make(
+        self, pictures: Sequence[Picture], groups: Sequence[int], seed: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        """Returns what the `SampleMaker` does."""
+        return self._maker(pictures, groups, seed)
+
+
+def _count(group: Group) -> int:
     return len(group[0])
 
 

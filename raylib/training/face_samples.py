@@ -7,7 +7,7 @@ synthetic faces, the truth. Detection, fit and segmentation are the job's own: t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,33 +115,37 @@ class SampleMaker:
 
     Args:
         model: the face model.
-        seed: of detection boxes and assumed focal lengths.
         device: where segmentation runs.
     """
 
-    def __init__(self, model: LinearFaceModel, seed: int = 0, device: str = "cpu"):
+    def __init__(self, model: LinearFaceModel, device: str = "cpu"):
         self.model = model
         self._detector = FaceDetector(FaceSettings(detector="hog"))
         self._fitter = LandmarkFitter(model, FitSettings())
         self._segmenter = FaceSegmenter(device=device)
-        self._rng = np.random.default_rng(seed)
 
-    def __call__(self, pictures: Sequence[Picture], groups: Sequence[int]) -> dict[str, np.ndarray]:
+    def __call__(
+        self, pictures: Sequence[Picture], groups: Sequence[int], seed: tuple[int, ...] = (0,)
+    ) -> dict[str, np.ndarray]:
         """Returns the arrays of the samples of these pictures; pictures without a face are left out.
 
         Args:
             pictures: photographs or synthetic faces.
             groups: a number for each, kept beside the sample.
+            seed: of detection boxes and assumed focal lengths.
         """
-        found = [
-            (p, g, marks) for p, g in zip(pictures, groups, strict=True) if (marks := self._landmarks(p)) is not None
-        ]
+        rng = np.random.default_rng(seed)
+        found = []
+        for picture, group in zip(pictures, groups, strict=True):
+            marks = self._landmarks(picture, rng)
+            if marks is not None:
+                found.append((picture, group, marks))
         if not found:
             return {}
         crops = [crop_face(p.rgb, marks, _SEGMENT_PX) for p, _, marks in found]
         faces = FaceBatch(
             landmarks_px=torch.from_numpy(np.stack([marks for _, _, marks in found])),
-            focal_px=torch.tensor([self._focal(p) for p, _, _ in found]),
+            focal_px=torch.tensor([_focal(p, rng) for p, _, _ in found]),
             principal_px=torch.tensor([[p.rgb.shape[1] / 2, p.rgb.shape[0] / 2] for p, _, _ in found]),
             crops=np.stack([c.rgb for c in crops]),
             crop_to_photo=np.stack([c.to_photo for c in crops]),
@@ -172,7 +176,7 @@ class SampleMaker:
             arrays |= {f"{prefix}_{name}": value for name, value in parts.items()}
         return {name: np.asarray(value) for name, value in arrays.items()}
 
-    def _landmarks(self, picture: Picture) -> Float[np.ndarray, "68 2"] | None:
+    def _landmarks(self, picture: Picture, rng: np.random.Generator) -> Float[np.ndarray, "68 2"] | None:
         """Returns dlib's landmarks, None where there is no face or they do not fit the one that is known."""
         faces = self._detector(picture.rgb)
         if picture.landmarks is None:
@@ -183,22 +187,23 @@ class SampleMaker:
         if near:
             return near[0].landmarks
         # The CNN would find it; it costs a second, a box about where it would be nothing.
-        box_centre = centre + self._rng.normal(0, 0.04, 2) * side
-        half = 0.5 * side * float(np.exp(self._rng.normal(0, 0.08)))
+        box_centre = centre + rng.normal(0, 0.04, 2) * side
+        half = 0.5 * side * float(np.exp(rng.normal(0, 0.08)))
         box = np.concatenate([box_centre - half, box_centre + half]).astype(np.float32)
         marks, spread = self._detector.landmarks(picture.rgb, box)
         off = float(np.linalg.norm(marks[17:] - picture.landmarks[17:], axis=1).mean()) / side
         return marks if spread < 0.06 and off < 0.15 else None
 
-    def _focal(self, picture: Picture) -> float:
-        """Returns the focal length that the job would use: known for a third, else from an assumed angle of view."""
-        longer = torch.tensor([float(max(picture.rgb.shape[:2]))])
-        if picture.camera is None:
-            return float(focal_from_fov(30.0, longer))
-        if self._rng.random() < 1 / 3:
-            return float(picture.camera.focal_px)
-        fov = float(np.exp(self._rng.uniform(np.log(_LEAST_FOV_DEG), np.log(_MOST_FOV_DEG))))
-        return float(focal_from_fov(30.0 if self._rng.random() < 0.5 else fov, longer))
+
+def _focal(picture: Picture, rng: np.random.Generator) -> float:
+    """Returns the focal length that the job would use: known for a third, else from an assumed angle of view."""
+    longer = torch.tensor([float(max(picture.rgb.shape[:2]))])
+    if picture.camera is None:
+        return float(focal_from_fov(30.0, longer))
+    if rng.random() < 1 / 3:
+        return float(picture.camera.focal_px)
+    fov = float(np.exp(rng.uniform(np.log(_LEAST_FOV_DEG), np.log(_MOST_FOV_DEG))))
+    return float(focal_from_fov(30.0 if rng.random() < 0.5 else fov, longer))
 
 
 def _blank() -> Camera:
@@ -268,29 +273,28 @@ class FaceSamples:
         return albedo.clamp(min=0.01).log().mean(0).exp()
 
 
-def write_samples(
-    batches: Iterator[tuple[Sequence[Picture], Sequence[int]]],
-    maker: SampleMaker,
-    folder: Path,
-    limit: int | None = None,
-) -> int:
-    """Writes samples of pictures to a folder until they end or there are enough; returns how many.
+def written_samples(folder: Path) -> tuple[int, int]:
+    """Returns how many samples a folder holds, and of how many groups of pictures they are."""
+    record = folder / "samples.json"
+    saved = json.loads(record.read_text()) if record.is_file() else {"count": 0, "groups": 0}
+    return int(saved["count"]), int(saved["groups"])
 
-    The folder is usable at any time: what it counts is whole.
+
+def write_samples(groups: Iterable[dict[str, np.ndarray]], model: LinearFaceModel, folder: Path) -> int:
+    """Writes the samples of groups of pictures behind those that a folder holds; returns how many it holds then.
+
+    The folder is usable at any time: what it counts is whole, and a run that was killed goes on behind it.
 
     Args:
-        batches: pictures and a number for each.
-        maker: turns them into samples.
-        folder: where the arrays go; goes on behind what is there.
-        limit: number of samples at which to stop.
+        groups: what a `SampleMaker` made of each group, from the first on that is not there yet.
+        model: the face model that they were made with.
+        folder: where the arrays go.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record = folder / "samples.json"
-    count = int(json.loads(record.read_text())["count"]) if record.is_file() else 0
-    shapes = _shapes(maker.model)
+    count, done = written_samples(folder)
+    shapes = _shapes(model)
     sizes = {name: int(np.dtype(kind).itemsize * np.prod(shape, dtype=int)) for name, (shape, kind) in shapes.items()}
-    for pictures, groups in batches:
-        arrays = maker(pictures, groups)
+    for group, arrays in enumerate(groups, done + 1):
         if arrays:
             for name, (shape, kind) in shapes.items():
                 data: Any = np.ascontiguousarray(arrays[name].astype(kind)).reshape(-1, *shape)
@@ -300,9 +304,7 @@ def write_samples(
                     file.seek(count * sizes[name])
                     file.write(data.tobytes())
             count += len(arrays["known"])
-            partial = folder / "samples.partial"
-            partial.write_text(json.dumps({"count": count, "model_sha256": maker.model.sha256}))
-            partial.replace(record)
-        if limit is not None and count >= limit:
-            break
+        partial = folder / "samples.partial"
+        partial.write_text(json.dumps({"count": count, "groups": group, "model_sha256": model.sha256}))
+        partial.replace(folder / "samples.json")
     return count
