@@ -40,7 +40,7 @@ def run(config: DemoConfig) -> int:
     out = Path(config.output)
     write_photographs(out / "photographs")
     photographs, faces = str(out / "photographs"), str(out / "faces")
-    job = ReconstructConfig(input=photographs, output=faces, method="meshnet", refine=config.refine)
+    job = ReconstructConfig(input=photographs, output=faces, refine=config.refine)
     status = reconstruct(job)
     report_at_end(job.output)
     return status

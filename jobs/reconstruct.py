@@ -2,7 +2,7 @@
 
 Examples:
     python jobs/reconstruct.py --input photos --output out
-    python jobs/reconstruct.py --input photos --output out --method meshnet --refine 30
+    python jobs/reconstruct.py --input photos --output out --refine 30
     python jobs/reconstruct.py --input s3://bucket/portraits --output s3://bucket/meshes --dry-run
     python jobs/reconstruct.py --input photos --output out --faces.hog-upsample 1 --retry failed
 """

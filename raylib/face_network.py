@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ from raylib.segmentation import Label
 
 INPUT_PX = 128
 """Side of the crop that the network sees."""
+SEEN_SHARE = 0.7
+"""How far albedo follows the photograph's colours where the bare face is seen (see `FitCorrector.seen_albedo`)."""
 _FORMAT = "raylib.face_meshnet.1"
 
 
@@ -210,7 +212,8 @@ class FaceNetwork:
         """
         precision = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         estimate = self.corrector.estimate(in_precision(self.network, precision), images, labels, fit)
-        return unfolded(estimate, self.model.faces.to(self.device))
+        estimate = unfolded(estimate, self.model.faces.to(self.device))
+        return replace(estimate, albedo=self.corrector.seen_albedo(estimate, images, labels, SEEN_SHARE))
 
     def _estimates(self, parts: list[CropEstimate], faces: FaceBatch, fit: LandmarkFit) -> FaceEstimates:
         def joined(name: str) -> Tensor:

@@ -32,7 +32,9 @@ VERTEX_CHANNELS = 27
 IMAGE_CHANNELS = 3 + len(Label)
 _USUAL_DEPTH_MM = 700.0
 _SKIN = (Label.SKIN, Label.NOSE)
+_BARE = (Label.SKIN, Label.EYES, Label.NOSE, Label.MOUTH)
 _LEAST_SHADING = 0.05
+_LEAST_ALBEDO = 0.01
 _RIDGE = 0.03  # how strongly the first light is held to an even one, as a share of what the picture says
 
 
@@ -250,6 +252,36 @@ class FitCorrector:
             light_sh=light.exposure[:, None] * (light.shape + corrections.light),
             sigma_mm=self.average_sigma * corrections.log_sigma.exp(),
         )
+
+    def seen_albedo(
+        self,
+        estimate: CropEstimate,
+        image: UInt8[Tensor, "b h w 3"],
+        labels: UInt8[Tensor, "b h w"],
+        share: float,
+    ) -> Float[Tensor, "b v 3"]:
+        """Returns the albedo moved towards the picture's colours divided by the shading, where the bare face is seen.
+
+        Args:
+            estimate: faces in the crops' space.
+            image: crops, sRGB.
+            labels: their label maps.
+            share: how far, 0 to 1, between the logarithms; less towards edges that the camera sees from the side.
+        """
+        verts, camera = estimate.verts_mm, estimate.camera
+        normals = vertex_normals(verts, self.model.faces)
+        at = camera.project(verts) * 2 - 1
+        bare = torch.isin(labels, torch.tensor([int(label) for label in _BARE], device=labels.device)).float()
+        rgb = image.permute(0, 3, 1, 2).float() / 255
+        seen = sample_at(torch.cat([rgb, bare[:, None]], dim=1), at)
+        shading = (self.transfer(normals) @ estimate.light_sh).clamp(min=_LEAST_SHADING)
+        wanted = (srgb_to_linear(seen[..., :3]) / shading).clamp(_LEAST_ALBEDO, 1.0)
+        facing = ((seen_from_camera(verts, normals, camera) - 0.1) / 0.3).clamp(0, 1)
+        inside = (at.abs().amax(2) < 1).float()
+        lit = (seen[..., :3].amax(2) < 0.98).float()
+        weight = share * seen[..., 3] * facing * inside * lit
+        albedo = estimate.albedo.clamp(min=_LEAST_ALBEDO)
+        return (albedo.log() + weight[..., None] * (wanted.log() - albedo.log())).exp()
 
 
 def seen_from_camera(

@@ -37,7 +37,19 @@ def _start(shown: dict[str, Any]) -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # Two logical CPUs at least, since stages run side by side and Ray's own tasks need one beside workers.
         cpus = max(2, os.cpu_count() or 1)
-        ray.init("local", num_cpus=cpus, include_dashboard=False, **shown)
+        hook = {"worker_process_setup_hook": f"{__name__}.quiet_train"}
+        runtime_env = hook if shown["log_to_driver"] else None
+        ray.init("local", num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env, **shown)
+
+
+def quiet_train() -> None:
+    """Silences warnings of Ray Train that say nothing on one machine, in the worker that calls this.
+
+    Its watcher of placement groups complains every second that there is no dashboard; its requests to an autoscaler,
+    which is not there, print a traceback when a busy machine answers late.
+    """
+    for name in ("controller.placement_group_cleaner", "scaling_policy.autoscaling_coordinator_client"):
+        logging.getLogger(f"ray.train.v2._internal.execution.{name}").setLevel(logging.ERROR)
 
 
 def _local_cluster_answers() -> bool:

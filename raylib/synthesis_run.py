@@ -112,13 +112,14 @@ def config_sha256(config: SynthesizeConfig, source_sha256: str) -> str:
 
 
 def contact_sheet(config: SynthesizeConfig) -> bytes:
-    """Returns a PNG of the first pictures, their labels and their normals below them."""
+    """Returns a PNG of the first pictures, below them their labels and, where they are stored, their normals."""
     dataset = SyntheticDataset(config.output, config.storage_options)
     cells: list[Any] = []
     for faces in dataset.batches(_SHEET_COLUMNS):
-        normals = faces.normals if faces.normals.size else np.zeros((*faces.labels.shape, 3), np.float32)
-        drawn = ((normals + 1) * 127.5).astype(np.uint8)
-        cells += [np.concatenate(three) for three in zip(faces.image, draw_labels(faces.labels), drawn, strict=True)]
+        panels = [faces.image, draw_labels(faces.labels)]
+        if faces.normals.size:
+            panels.append(((faces.normals + 1) * 127.5).astype(np.uint8))
+        cells += [np.concatenate(column) for column in zip(*panels, strict=True)]
         if len(cells) >= config.contact_sheet:
             break
     cells = cells[: config.contact_sheet]

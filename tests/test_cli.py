@@ -25,8 +25,9 @@ def test_defaults_files_and_options_override_in_this_order(tmp_path):
 
 def test_dashes_and_underscores_name_the_same_option():
     for option in ("--morphable-model", "--morphable_model"):
-        assert parse(ReconstructConfig, "", [*BASE, option, "a-b.bin"]).morphable_model == "a-b.bin"
-        assert parse(ReconstructConfig, "", [*BASE, f"{option}=a-b.bin"]).morphable_model == "a-b.bin"
+        for words in ([option, "a-b.bin"], [f"{option}=a-b.bin"]):
+            config = parse(ReconstructConfig, "", [*BASE, "--method", "landmarks", *words])
+            assert config.morphable_model == "a-b.bin"
 
 
 def test_storage_options_are_a_mapping():

@@ -14,10 +14,11 @@ from raylib.estimates import FaceBatch
 from raylib.face_network import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
 from raylib.faces import crop_face
 from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
-from raylib.fit_correction import FitCorrector
+from raylib.fit_correction import CropEstimate, FitCorrector, seen_from_camera
 from raylib.fitting import LandmarkFitter
 from raylib.mesh import face_areas_normals, vertex_normals
 from raylib.morphable import load_prior
+from raylib.segmentation import Label
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, rotation_distance_deg
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
@@ -184,6 +185,26 @@ def _to_crop(faces, px):
     linear, offset = torch.from_numpy(faces.crop_to_photo[:, :, :2]), torch.from_numpy(faces.crop_to_photo[:, :, 2])
     moved = torch.linalg.solve(linear[:, None], (px.double() - offset[:, None])[..., None])[..., 0]
     return (moved / faces.crops.shape[1]).float()
+
+
+def test_albedo_follows_the_picture_where_the_bare_face_is_seen(model, mean_albedo, samples):
+    corrector = FitCorrector(model, mean_albedo, FitCascade.empty(model))
+    corrector.shadow = torch.zeros_like(corrector.shadow)  # the pictures were rendered without
+    truth, zero = samples.truth, torch.zeros_like(samples.truth.verts_mm)
+    estimate = CropEstimate(
+        truth.camera, samples.fit.identity, samples.fit.expression, zero, truth.verts_mm,
+        mean_albedo.expand_as(truth.albedo), truth.light_sh, zero[..., 0],
+    )  # fmt: skip
+    seen = samples.images, samples.labels
+    assert torch.allclose(corrector.seen_albedo(estimate, *seen, 0.0), estimate.albedo, rtol=1e-5)
+    found = corrector.seen_albedo(estimate, *seen, 1.0)
+    facing = seen_from_camera(truth.verts_mm, vertex_normals(truth.verts_mm, model.faces), truth.camera)
+    before, after = ((a / truth.albedo).log().abs().mean(2) for a in (estimate.albedo, found))
+    clear = facing > 0.7
+    assert after[clear].median() < 0.02 and before[clear].median() > 0.1
+    assert torch.equal(found[facing < 0], corrector.seen_albedo(estimate, *seen, 0.0)[facing < 0])
+    covered = torch.full_like(samples.labels, int(Label.HAIR))
+    assert torch.allclose(corrector.seen_albedo(estimate, samples.images, covered, 1.0), estimate.albedo, rtol=1e-5)
 
 
 def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade, corrector, samples, tmp_path):

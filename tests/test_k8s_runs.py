@@ -57,6 +57,10 @@ def bucket() -> Iterator[tuple[dict[str, str], Any]]:
         "s3", key=secret["AWS_ACCESS_KEY_ID"], secret=secret["AWS_SECRET_ACCESS_KEY"],
         client_kwargs={"endpoint_url": address["AWS_ENDPOINT_URL"], "region_name": "eu-central-1"},
     )  # fmt: skip
+    # All servers of one process share their buckets.
+    if filesystem.exists("physface-example"):
+        filesystem.rm("physface-example", recursive=True)
+    filesystem.invalidate_cache()
     filesystem.makedirs("physface-example", exist_ok=True)
     yield secret | address, filesystem
     server.stop()

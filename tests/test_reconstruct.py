@@ -122,7 +122,7 @@ def test_meshes_load_whole(run):
         verts = np.asarray(row["verts_mm"]).reshape(-1, 3)
         np.testing.assert_allclose(glb.vertices * 1000, verts, atol=1e-3)
         assert obj.visual.material.image.size[0] >= 128
-        assert Image.open(run[1] / row["preview_uri"]).size == (5 * 288, 288)
+        assert Image.open(run[1] / row["preview_uri"]).size == (5 * 288, 2 * 288)
         assert (run[1] / row["mtl_uri"]).read_text().endswith(f"{Path(row['texture_uri']).name}\n")
 
 
@@ -255,7 +255,7 @@ def test_what_cannot_work_stops_before_any_work(folder, tmp_path, change, messag
         k: str(tmp_path / v) if v.isupper() or v.startswith("TEXT") else v for k, v in change.items()
     }
     with pytest.raises(ConfigError) as caught:
-        reconstruct(ReconstructConfig(**values), quiet())
+        reconstruct(ReconstructConfig(**values, method="landmarks"), quiet())
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "faces").exists()
 

@@ -91,6 +91,16 @@ def test_a_full_disk_a_killed_worker_and_a_killed_driver(tmp_path):
         assert word in text
     _check_results(tmp_path / "out")
 
+    # A cluster may submit the job again when it is over, to machines that have nothing of the first attempt's.
+    again = Driver("train_meshnet.py", [*config, "--out", "again"], tmp_path / "again.log")
+    try:
+        assert again.process.wait(240) == 0, again.log.read_text()[-3000:]
+    finally:
+        again.stop()
+    weights = [(tmp_path / out / "meshnet.safetensors").read_bytes() for out in ("out", "again")]
+    assert weights[0] == weights[1]
+    assert np.asarray(Image.open(tmp_path / "again" / "strip.png")).shape == (46 * 2, 46 * 8, 3)
+
 
 def _check_results(out: Path) -> None:
     history = json.loads((out / "history.json").read_text())

@@ -108,9 +108,10 @@ class ReconstructConfig:
         hide_names: name images by the SHA-256 of their URI, and keep inputs and error details, which may hold
             names, out of the output.
         max_failed_fraction: exit with status 1 if a larger share of all images in the output failed.
-        method: how a face becomes a mesh; "landmarks" fits the morphable model to 68 landmarks, "meshnet" corrects
-            the fit of the shipped prior by a network that also sees albedo, light and uncertainty, "meshnet_paper" is
-            the paper's network, which has no face model and cannot be refined. Networks need segment.
+        method: how a face becomes a mesh; "meshnet" corrects a fit of the shipped prior to 68 landmarks by a network
+            that also sees albedo, light and uncertainty, "landmarks" fits any morphable model and leaves it there,
+            "meshnet_paper" is the paper's network, which has no face model and cannot be refined. Networks need
+            segment.
         meshnet_weights: file that jobs/train_meshnet.py wrote; method meshnet takes the shipped one by default.
         refine: steps by which pose, shape, albedo and light of each face follow what a rendering differs from the
             photograph; 30 cost about 0.8 s a face on one core. 0 leaves the method's estimate as it is.
@@ -152,7 +153,7 @@ class ReconstructConfig:
     privacy: Privacy = "none"
     hide_names: bool = False
     max_failed_fraction: float = 1.0
-    method: Literal["landmarks", "meshnet", "meshnet_paper"] = "landmarks"
+    method: Literal["landmarks", "meshnet", "meshnet_paper"] = "meshnet"
     meshnet_weights: str = ""
     refine: int = 0
     morphable_model: str = "prior"
@@ -204,10 +205,20 @@ class ReconstructConfig:
         require(self.reconstruct_actors >= 0, "reconstruct_actors", self.reconstruct_actors, "0 or more")
         require(self.refine >= 0, "refine", self.refine, "0 or more steps")
         if self.method != "landmarks":
-            require(self.segment, "segment", self.segment, f"true: method {self.method} sees the label map too")
+            require(
+                self.segment,
+                "segment",
+                self.segment,
+                f"true: method {self.method} sees the label map too; method landmarks does without",
+            )
         if self.method == "meshnet":
             prior = self.morphable_model == "prior"
-            require(prior, "morphable_model", self.morphable_model, "prior, whose fits method meshnet corrects")
+            require(
+                prior,
+                "morphable_model",
+                self.morphable_model,
+                "prior, whose fits method meshnet corrects; other models need method landmarks",
+            )
         if self.method == "meshnet_paper":
             require(bool(self.meshnet_weights), "meshnet_weights", "", "a file that jobs/train_meshnet.py wrote")
             require(self.refine == 0, "refine", self.refine, "0 with method meshnet_paper, which has no face model")

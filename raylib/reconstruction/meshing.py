@@ -91,7 +91,11 @@ class ReconstructStage:
         start = time.perf_counter()
         labels = self._labels(found)
         segmented = time.perf_counter()
-        fitted = self._estimate(found, labels)
+        # On a CPU one by one: in a batch the last bits of a face depend on its neighbours, and a run that was killed
+        # and continued has other neighbours. A GPU needs batches.
+        together = max(1, len(found)) if self._settings.config.gpus_per_actor else 1
+        parts = [slice(n, n + together) for n in range(0, len(found), together)]
+        fitted = [one for part in parts for one in self._estimate(found[part], labels[part])]
         seconds = {"seconds_segment": (segmented - start) / max(len(found), 1)}
         for (image, i), one, label_map in zip(found, fitted, labels, strict=True):
             row = self._image_row(image) | self._face_row(image, i) | _label_columns(image.faces[i], label_map)
@@ -125,8 +129,6 @@ class ReconstructStage:
         self, found: list[tuple[AnalysedImage, int]], labels: list[np.ndarray | None]
     ) -> list[_Fitted | Exception]:
         """Returns the method's estimate of each face, refined if so configured, or what is wrong with it."""
-        if not found:
-            return []
         size = torch.tensor([[image.width, image.height] for image, _ in found], dtype=torch.float32)
         assumed = focal_from_fov(self._settings.config.fov_deg, size.amax(dim=1))
         crops = [image.faces[i].crop for image, i in found]

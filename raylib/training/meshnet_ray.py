@@ -43,7 +43,7 @@ from raylib.training.ray_run import (
     resume,
     run_trainer,
 )
-from raylib.training.strips import write_originals, write_strip
+from raylib.training.strips import has_strip, write_originals, write_strip
 from raylib.training.unet_loop import BatchPlan
 
 SCORE = "val_loss"
@@ -112,8 +112,9 @@ def train_worker(args: dict[str, Any]) -> str | None:
     plan = BatchPlan(np.ones(task.num_train, np.uint8), passes, steps, config.seed, rank)
     out = Path(config.out)
     board = SummaryWriter(str(out / "tensorboard"), purge_step=state.epoch) if rank == 0 else None
-    if rank == 0 and state.epoch == 0:
-        write_strip(out, 0, task.strip(state.network))
+    # A run that goes on, or is over, may find another folder for its results than it began with.
+    if rank == 0 and (state.epoch == 0 or not has_strip(out)):
+        write_strip(out, state.epoch, task.strip(state.network))
         if isinstance(task, FaceTask):
             write_originals(out, task.originals())
     progress = Progress(state.epoch, config.epochs)

@@ -36,6 +36,11 @@ def write_originals(out: Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
     _write(out, ORIGINAL, picture)
 
 
+def has_strip(out: Path) -> bool:
+    """Tells whether a folder of results holds the picture of any epoch."""
+    return any((out / FOLDER).glob("epoch_*.png"))
+
+
 def stacked_strip(out: Path) -> Image.Image:
     """Returns the truth and the pictures of the epochs one below the other, the oldest first."""
     folder = out / FOLDER
