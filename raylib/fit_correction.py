@@ -165,16 +165,11 @@ class FitCorrector:
         verts = self.model.verts(fit.identity, fit.expression)
         normals = vertex_normals(verts, self.model.faces)
         at = camera.project(verts) * 2 - 1
-        rgb = image.permute(0, 3, 1, 2).float() / 255
-        one_hot = functional.one_hot(labels.long(), len(Label)).permute(0, 3, 1, 2).float()
-        picture = torch.cat([rgb, one_hot], dim=1).contiguous(memory_format=torch.channels_last)
+        picture = _layers(image, labels)
         seen = sample_at(picture, at)
         in_sight = seen_from_camera(verts, normals, camera)
         color = srgb_to_linear(seen[..., :3])
-        skin = seen[..., [3 + int(label) for label in _SKIN]].sum(2)
-        inside = (at.abs().amax(2) < 1).float()
-        weight = skin * inside * in_sight.clamp(min=0) * (seen[..., :3].amax(2) < 0.98)
-        light = self.first_light(color, normals, weight)
+        light = self.first_light(color, normals, _clear(seen, at, _SKIN) * in_sight.clamp(min=0))
         shading = (self.transfer(normals) @ light.shape).clamp(min=_LEAST_SHADING)
         relative = color / light.exposure[:, None]
         ratio = ((relative + 0.02) / (shading * self.mean_albedo + 0.02)).log()
@@ -271,17 +266,28 @@ class FitCorrector:
         verts, camera = estimate.verts_mm, estimate.camera
         normals = vertex_normals(verts, self.model.faces)
         at = camera.project(verts) * 2 - 1
-        bare = torch.isin(labels, torch.tensor([int(label) for label in _BARE], device=labels.device)).float()
-        rgb = image.permute(0, 3, 1, 2).float() / 255
-        seen = sample_at(torch.cat([rgb, bare[:, None]], dim=1), at)
+        seen = sample_at(_layers(image, labels), at)
         shading = (self.transfer(normals) @ estimate.light_sh).clamp(min=_LEAST_SHADING)
         wanted = (srgb_to_linear(seen[..., :3]) / shading).clamp(_LEAST_ALBEDO, 1.0)
         facing = ((seen_from_camera(verts, normals, camera) - 0.1) / 0.3).clamp(0, 1)
-        inside = (at.abs().amax(2) < 1).float()
-        lit = (seen[..., :3].amax(2) < 0.98).float()
-        weight = share * seen[..., 3] * facing * inside * lit
+        weight = share * facing * _clear(seen, at, _BARE)
         albedo = estimate.albedo.clamp(min=_LEAST_ALBEDO)
         return (albedo.log() + weight[..., None] * (wanted.log() - albedo.log())).exp()
+
+
+def _layers(image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:
+    """Returns the picture, sRGB in 0..1, and behind it a channel for each label."""
+    rgb = image.permute(0, 3, 1, 2).float() / 255
+    one_hot = functional.one_hot(labels.long(), len(Label)).permute(0, 3, 1, 2).float()
+    return torch.cat([rgb, one_hot], dim=1).contiguous(memory_format=torch.channels_last)
+
+
+def _clear(
+    seen: Float[Tensor, "b v c"], at: Float[Tensor, "b v 2"], wanted: tuple[Label, ...]
+) -> Float[Tensor, "b v"]:
+    """Returns how far places of the layers show the wanted labels; 0 outside the crop and where it is burnt out."""
+    inside = (at.abs().amax(2) < 1) & (seen[..., :3].amax(2) < 0.98)
+    return seen[..., [3 + int(label) for label in wanted]].sum(2) * inside
 
 
 def seen_from_camera(

@@ -88,16 +88,8 @@ def test_600_images_of_which_100_are_bad(photographs, tmp_path):
         settings.write_text(yaml.safe_dump({"storage_options": options(gate.url)}))
         arguments = ["--config", str(settings), "--input", "s3://album", "--output", str(tmp_path / "out")]
         arguments += ["--method", "landmarks", "--faces.detector", "hog", "--segment", "false"]
-        arguments += [
-            "--write_preview",
-            "false",
-            "--write_obj",
-            "false",
-            "--max_texture_px",
-            "128",
-            "--image_timeout_s",
-            "8",
-        ]
+        arguments += ["--write_preview", "false", "--write_obj", "false", "--max_texture_px", "128"]
+        arguments += ["--image_timeout_s", "8"]
         runs = []
         try:
             runs.append(Run(home / "a", [*arguments, "--max_failed_fraction", "0.12"]))

@@ -40,6 +40,7 @@ def mesher(
     from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
 
     stage = ReconstructStage(pickle.loads(method), output, MeshingSettings(config, config_sha256))
+    stage.warm_up()
     return lambda images: stage.rows([pickle.loads(image) for image in images])
 
 

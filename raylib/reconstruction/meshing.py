@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from raylib.camera import Camera, euler_deg, focal_from_fov
+from raylib.camera import FRONTAL, Camera, euler_deg, focal_from_fov
 from raylib.config import ReconstructConfig
 from raylib.errors import RaylibError
 from raylib.estimates import FaceBatch, FaceEstimates
+from raylib.faces import crop_face
 from raylib.mesh import vertex_normals
+from raylib.morphable import load_prior
 from raylib.preview import PreviewMesh, preview
 from raylib.reconstruction.analysis import AnalysedImage, FoundFace
 from raylib.reconstruction.mesh_files import MeshEncoder
@@ -72,6 +74,21 @@ class ReconstructStage:
         device = "cuda" if settings.config.gpus_per_actor and torch.cuda.is_available() else "cpu"
         self._segmenter = FaceSegmenter(device=device) if settings.config.segment else None
         self._encoder = MeshEncoder(self._topology.faces, self._topology.uv)
+
+    def warm_up(self) -> None:
+        """Estimates a face that is not there, so that no image's time goes into loading kernels and networks."""
+        prior = load_prior()
+        middle = torch.tensor([[128.0, 128.0]])
+        camera = Camera(torch.tensor([FRONTAL]), torch.tensor([[0.0, 0.0, 700.0]]), torch.tensor([700.0]), middle)
+        landmarks = camera.project(prior.mean[prior.landmark_verts])
+        crop = crop_face(np.full((256, 256, 3), 128, np.uint8), landmarks[0].numpy())
+        crops, labels = crop.rgb[None], None
+        if self._segmenter is not None:
+            labels = np.full_like(self._segmenter.segment(crops), int(Label.SKIN))
+        faces = FaceBatch(landmarks, camera.focal_px, middle, crops, crop.to_photo[None], labels)
+        estimates = self._method(faces)
+        if bool(estimates.usable().all()):
+            self._light(faces, estimates)
 
     def rows(self, images: list[AnalysedImage]) -> list[dict[str, Any]]:
         """Returns the rows of a shard after writing its mesh files; all its faces are fitted together."""

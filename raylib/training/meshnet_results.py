@@ -109,9 +109,8 @@ def _write_teapot(task: BabyTask, state: MeshTrainState, out: Path) -> None:
     Image.fromarray(as_bytes(task.image)[0]).save(out / "figure_6_input.png")
     strips = sorted((out / "strip").glob("epoch_*.png"))
     side = best.shape[2]
-    first, middle = (
-        np.asarray(Image.open(strips[i]))[:, side:] for i in (0, max(min(1, len(strips) - 1), len(strips) // 8))
-    )
+    early = min(max(1, len(strips) // 8), len(strips) - 1)
+    first, middle = (np.asarray(Image.open(strips[i]))[:, side:] for i in (0, early))
     Image.fromarray(row_of(np.stack([first, middle, best[0]]))).save(out / "figure_7_teapot.png")
     stacked_strip(out).save(out / "strip.png")
     write_mesh(out / "teapot", verts[0], task.scene.faces)
