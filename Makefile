@@ -5,11 +5,12 @@ TARGET ?= cpu
 
 .PHONY: demo test test-fast lint lock image clean report-assets browser
 
-# The environment; made again only when the pins change.
+# The environment; made again only when the pins change. Compiled, because every process of a Ray job would compile
+# what it imports where Python is told not to write bytecode: seconds in each.
 .venv/.installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -16,6 +16,7 @@ Per face, with c identity, e expression, a albedo, L light, minimised by Adam:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -316,9 +317,13 @@ class _Problem:
             "light": zeros(N_SH, 3),
         }
         self.scale = {name: getattr(rates, name) for name in self.moves}
-        self.adam = torch.optim.Adam(self.moves.values(), lr=1.0, betas=(0.9, 0.98))
         self.visible: Tensor | None = None
         self.points: Tensor | None = None
+
+    @cached_property
+    def _adam(self) -> torch.optim.Adam:
+        """Made with the first step: a process's first optimiser imports torch's compiler, which takes seconds."""
+        return torch.optim.Adam(self.moves.values(), lr=1.0, betas=(0.9, 0.98))
 
     def _move(self, name: str) -> Tensor:
         return self.moves[name] * self.scale[name]
@@ -378,9 +383,9 @@ class _Problem:
         photometric = ((off.sqrt() - _EPSILON).mean(-1) * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)
         w = self.refiner.weights
         loss = photometric + w.landmarks * self._landmarks(verts, camera) + self._priors(identity, expression)
-        self.adam.zero_grad(set_to_none=True)
+        self._adam.zero_grad(set_to_none=True)
         loss.sum().backward()
-        self.adam.step()
+        self._adam.step()
 
     def _landmarks(self, verts: Tensor, camera: Camera) -> Float[Tensor, " b"]:
         """Returns Huber's loss of the landmarks in standard deviations, as the landmark fit weighs them."""

@@ -19,6 +19,7 @@ def busy(seconds: float) -> dict:
     return {"held": len(held)}
 
 
+@pytest.mark.slow
 def test_a_process_is_seen_with_its_time_and_memory():
     short, long = measured([Pinned(busy, {0}, 0.2), Pinned(busy, None, 1.5)])
     assert short["held"] == long["held"] == 200 << 20

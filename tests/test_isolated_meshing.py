@@ -37,6 +37,7 @@ def make(tally: bytes):
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_shard_that_kills_its_process_is_not_tried_for_ever(tmp_path, ray_session):
     uris = ["a", "aborts", "b", "hangs", "c", "raises"]

@@ -72,7 +72,7 @@ def test_the_loss_is_equation_5_of_its_terms():
     assert list(terms) == ["loss", "mse", "vgg", "chamfer", "edge", "normal", "laplacian"]
     weights = {"mse": 0.5, "vgg": 0.6, "chamfer": 15, "edge": 1, "normal": 0.01, "laplacian": 0.1}
     total = sum(weights[name] * float(term.detach()) for name, term in terms.items() if name != "loss")
-    assert float(terms["loss"]) == pytest.approx(total, rel=1e-6)
+    assert terms["loss"].item() == pytest.approx(total, rel=1e-6)
     assert all(float(term) > 0 for term in terms.values())
 
 
@@ -153,7 +153,8 @@ def test_four_workers_one_worker_and_accumulation_give_one_gradient(tmp_path):
     two = torch.cat([p.grad.flatten() for p in accumulated.network.parameters()])
     for gradient in (one, two):
         assert float((gradient - expected).norm()) < 1e-5 * float(expected.norm())
-        assert float((gradient - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+        # Single numbers are sums of thousands in another order, and in single precision: processors differ in them.
+        assert float((gradient - expected).abs().max()) < 5e-5 * float(expected.abs().max())
 
 
 def test_a_run_is_reproducible_and_is_the_golden_one():

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -69,7 +70,7 @@ def folder(tmp_path_factory, photographs) -> Path:
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory, ray_session):
     output = tmp_path_factory.mktemp("out")
-    config = ReconstructConfig(str(folder), str(output), faces=HOG_ONLY, images_per_shard=4)
+    config = ReconstructConfig(str(folder), str(output), faces=HOG_ONLY, images_per_shard=4, write_labels=True)
     console = quiet()
     assert reconstruct(config, console) == 0
     return config, output, console.file.getvalue()
@@ -126,12 +127,11 @@ def test_meshes_load_whole(run):
         assert (run[1] / row["mtl_uri"]).read_text().endswith(f"{Path(row['texture_uri']).name}\n")
 
 
-def test_label_maps_describe_the_crop(folder, tmp_path, ray_session):
+def test_label_maps_describe_the_crop(run):
     """The label map must lie over the face: its eyes, nose and mouth at the landmarks that the row holds."""
-    config = ReconstructConfig(str(folder / "ok plain.png"), str(tmp_path), write_labels=True)
-    assert reconstruct(config, quiet()) == 0
-    (row,) = rows_of(tmp_path).to_dict("records")
-    labels = snap_to_labels(np.asarray(Image.open(tmp_path / row["labels_uri"]).convert("RGB")))
+    rows = rows_of(run[1])
+    (row,) = rows[rows["image_uri"].str.endswith("ok plain.png")].to_dict("records")
+    labels = snap_to_labels(np.asarray(Image.open(run[1] / row["labels_uri"]).convert("RGB")))
     fractions = np.bincount(labels.ravel(), minlength=6) / labels.size
     np.testing.assert_allclose(row["region_fractions"], fractions, atol=1e-6)
     to_photo = np.asarray(row["crop_to_photo"]).reshape(2, 3)
@@ -206,25 +206,27 @@ def test_a_rerun_does_only_what_is_new(run, folder, photographs):
     assert after == before
 
 
+@pytest.mark.slow
 def test_done_again_elsewhere_the_files_are_the_same_bytes(run, tmp_path):
     config, output, _ = run
-    single = ReconstructConfig(
-        str(Path(config.input) / "two faces.png"), str(tmp_path), faces=HOG_ONLY, images_per_shard=1
+    single = replace(
+        config, input=str(Path(config.input) / "two faces.png"), output=str(tmp_path), images_per_shard=1
     )
     assert reconstruct(single, quiet()) == 0
     again, first = (sha256_of_files(folder / "meshes") for folder in (tmp_path, output))
-    assert len(again) == 10
+    assert len(again) == 12
     assert again == {name: first.get(name) for name in again}
 
 
 def test_another_configuration_does_not_mix_with_old_rows(run):
-    config, output, _ = run
+    config, *_ = run
     with pytest.raises(ConfigError, match="another configuration"):
-        reconstruct(ReconstructConfig(config.input, str(output), faces=HOG_ONLY, fov_deg=20), quiet())
-    moved = ReconstructConfig("elsewhere", "else", faces=HOG_ONLY, images_per_shard=9, detect_actors=3)
+        reconstruct(replace(config, fov_deg=20), quiet())
+    moved = replace(config, input="elsewhere", output="else", images_per_shard=9, detect_actors=3)
     assert config_sha256(moved, "m") == config_sha256(config, "m") != config_sha256(config, "n")
 
 
+@pytest.mark.slow
 def test_a_time_limit_gives_rows_not_a_dead_job(folder, tmp_path, ray_session):
     config = ReconstructConfig(str(folder / "ok plain.png"), str(tmp_path), image_timeout_s=0.001)
     assert reconstruct(config, quiet()) == 0

@@ -64,7 +64,10 @@ def images(folder: Path) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_driver_killed_ten_times_ends_with_every_image_once(photos, undisturbed, home, tmp_path):
-    """Each run goes on at once, while processes of the one before may still be at work."""
+    """Each run goes on at once, while processes of the one before may still be at work.
+
+    Half of the kills come at any time, most before anything is written; half as soon as there is more to lose.
+    """
     moments = random.Random(8)
     arguments = ["--input", str(photos), "--output", str(tmp_path), *SETTINGS]
     runs = []
@@ -73,12 +76,14 @@ def test_a_driver_killed_ten_times_ends_with_every_image_once(photos, undisturbe
         for n in range(10):
             runs.append(Run(home / str(n), arguments))
             done = len(list((tmp_path / "faces").glob("*.parquet")))
-            if wait_for_parts(tmp_path, done + 1, runs[-1]):
+            if n % 2:
+                time.sleep(moments.uniform(1, 15))
+            elif wait_for_parts(tmp_path, done + 1, runs[-1]):
                 time.sleep(moments.uniform(0, 0.4))
-                kills += runs[-1].process.poll() is None
-                runs[-1].kill()
             else:
                 break
+            kills += runs[-1].process.poll() is None
+            runs[-1].kill()
         assert kills >= 5
         runs.append(Run(home / "last", arguments))
         assert runs[-1].wait() == 0, runs[-1].log.read_text()[-3000:]

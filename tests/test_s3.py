@@ -38,6 +38,7 @@ def gate(s3):
     gate.rule = lambda head: None
 
 
+@pytest.mark.slow
 def test_bucket_to_bucket(s3, photographs, ray_session):
     gate, filesystem = s3
     filesystem.pipe("photos/people/a b/porträt.png", (photographs / "astronaut.png").read_bytes())
@@ -149,6 +150,7 @@ def test_a_server_that_tells_credentials_is_not_repeated(gate, what):
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
 
 
+@pytest.mark.slow
 def test_an_output_that_nobody_serves_is_one_sentence():
     with socket.socket() as held:  # bound, but not listening
         held.bind(("127.0.0.1", 0))
