@@ -43,13 +43,15 @@ class _Relay(socketserver.BaseRequestHandler):
         with socket.create_connection(self.server.target) as upstream:
             threading.Thread(target=self._copy, args=(upstream, self.request), daemon=True).start()
             while data := self._received():
+                head_only = data.startswith(b"HEAD ")
                 if data.split(b" ", 1)[0] in (b"GET", b"PUT", b"HEAD", b"POST", b"DELETE"):
                     own = self.server.rule(data.split(b"\r\n\r\n", 1)[0].decode(errors="replace"))
                     if own == RESET:
                         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                         return
                     if own is not None:
-                        self.request.sendall(own)
+                        # A body after the answer to HEAD would be no HTTP, and clients try that again and again.
+                        self.request.sendall(own.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if head_only else own)
                         return
                 upstream.sendall(data)
 

@@ -77,10 +77,11 @@ def test_600_images_of_which_100_are_bad(photographs, tmp_path):
 
         def rule(head: str) -> bytes | None:
             verb, path = head.split(" ", 2)[:2]
-            if "forbidden" in path:
+            path = path.split("?")[0]
+            if "forbidden" in path and verb == "GET":
                 return answer("403 Forbidden", f"{KEY} may not read this, although its secret is {SECRET}")
             if "vanished" in path and verb in ("GET", "HEAD"):  # it was there when the bucket was listed
-                direct.rm_file(path.split("?")[0].lstrip("/").replace("%20", " "))
+                direct.rm_file(path.lstrip("/").replace("%20", " "))
             return None
 
         gate.rule = rule
