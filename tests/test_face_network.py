@@ -251,6 +251,12 @@ def test_descriptors_hardly_change_with_the_light(samples):
         assert (bright - dark).abs().mean() < 0.1 * bright.abs().mean()
 
 
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_picture_of_one_colour_has_descriptors(value):
+    image, labels = torch.full((1, 128, 128, 3), value, dtype=torch.uint8), torch.full((1, 128, 128), 2).byte()
+    assert all(bool(maps.isfinite().all()) for maps in descriptor_maps(image, labels))
+
+
 def test_weights_for_another_model_are_refused(model, weights, tmp_path):
     from dataclasses import replace
 

@@ -4,13 +4,17 @@ import os
 import pickle
 import time
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
 
+from raylib.config import ReconstructConfig
 from raylib.reconstruction.analysis import AnalysedImage
 from raylib.reconstruction.isolated_meshing import MeshStage
+from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
+from raylib.reconstruction.methods import load_method
 from raylib.reconstruction.storage import Location
 
 
@@ -35,6 +39,18 @@ def make(tally: bytes):
         return done
 
     return rows
+
+
+def test_warming_up_does_all_that_a_face_needs(tmp_path, monkeypatch):
+    """A face's time limit must not pay for compiling kernels: the face that is not there has to come through."""
+    config = ReconstructConfig("in", str(tmp_path))
+    stage = ReconstructStage(load_method(config), Location(str(tmp_path)), MeshingSettings(config, ""))
+    textured = []
+    texturer = stage._texturer
+    monkeypatch.setattr(stage, "_texturer", lambda *args: textured.append(texturer(*args)) or textured[-1])
+    stage.warm_up()
+    assert len(textured) == 1 and np.isfinite(textured[0].vertex_colors).all()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

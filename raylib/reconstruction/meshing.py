@@ -15,11 +15,11 @@ from raylib.camera import FRONTAL, Camera, euler_deg, focal_from_fov
 from raylib.config import ReconstructConfig
 from raylib.errors import RaylibError
 from raylib.estimates import FaceBatch, FaceEstimates
-from raylib.faces import crop_face
+from raylib.faces import Face, crop_face
 from raylib.mesh import vertex_normals
 from raylib.morphable import load_prior
 from raylib.preview import PreviewMesh, preview
-from raylib.reconstruction.analysis import AnalysedImage, FoundFace
+from raylib.reconstruction.analysis import CROP_PX, AnalysedImage, FoundFace, Patch
 from raylib.reconstruction.mesh_files import MeshEncoder
 from raylib.reconstruction.methods import Method
 from raylib.reconstruction.rows import STAGES
@@ -76,19 +76,23 @@ class ReconstructStage:
         self._encoder = MeshEncoder(self._topology.faces, self._topology.uv)
 
     def warm_up(self) -> None:
-        """Estimates a face that is not there, so that no image's time goes into loading kernels and networks."""
+        """Does a face that is not there, so that no image's time goes into compiling kernels and loading networks."""
         prior = load_prior()
-        middle = torch.tensor([[128.0, 128.0]])
-        camera = Camera(torch.tensor([FRONTAL]), torch.tensor([[0.0, 0.0, 700.0]]), torch.tensor([700.0]), middle)
-        landmarks = camera.project(prior.mean[prior.landmark_verts])
-        crop = crop_face(np.full((256, 256, 3), 128, np.uint8), landmarks[0].numpy())
-        crops, labels = crop.rgb[None], None
-        if self._segmenter is not None:
-            labels = np.full_like(self._segmenter.segment(crops), int(Label.SKIN))
-        faces = FaceBatch(landmarks, camera.focal_px, middle, crops, crop.to_photo[None], labels)
-        estimates = self._method(faces)
-        if bool(estimates.usable().all()):
-            self._light(faces, estimates)
+        camera = Camera(
+            torch.tensor([FRONTAL]),
+            torch.tensor([[0.0, 0.0, 700.0]]),
+            torch.tensor([700.0]),
+            torch.tensor([[128.0, 128.0]]),
+        )
+        landmarks = camera.project(prior.mean[prior.landmark_verts])[0].numpy()
+        grey = np.full((256, 256, 3), 128, np.uint8)
+        face = Face(np.array([50.0, 50.0, 200.0, 250.0]), 1.0, "hog", landmarks, 0.0)
+        found = FoundFace(face, crop_face(grey, landmarks, CROP_PX), Patch(grey, np.zeros(2), 1.0))
+        image = AnalysedImage("", "ok", width=256, height=256, faces=(found,))
+        labels = self._labels([(image, 0)])
+        (fitted,) = self._estimate([(image, 0)], labels)
+        if isinstance(fitted, _Fitted):
+            self._colored(found, fitted, labels[0])
 
     def rows(self, images: list[AnalysedImage]) -> list[dict[str, Any]]:
         """Returns the rows of a shard after writing its mesh files; all its faces are fitted together."""
@@ -221,29 +225,14 @@ class ReconstructStage:
         start = time.perf_counter()
         estimate, appearance = face.estimate, face.appearance
         found, camera = image.faces[i], estimate.camera
-        normals = vertex_normals(estimate.verts_mm, self._model.faces)
-        verts_cam = camera.to_camera(estimate.verts_mm)[0].numpy()
-        normals_cam = (normals @ camera.R.transpose(1, 2))[0].numpy()
-        patch_camera = _patch_camera(camera, found)
-        principal = patch_camera.principal_px[0].numpy()
-        colors = self._texturer(
-            found.patch.rgb,
-            verts_cam,
-            normals_cam,
-            float(patch_camera.focal_px),
-            principal,
-            _mask(found, labels),
-            appearance,
-        )
+        patch_camera, verts_cam, normals, colors = self._colored(found, face, labels)
         with_pixels = self._settings.config.privacy == "none"
         if not with_pixels:
             grey = np.full((_GREY_PX, _GREY_PX, 3), 128, np.uint8)
             colors = replace(colors, texture=grey, vertex_colors=np.full_like(colors.vertex_colors, 128 / 255))
         textured = time.perf_counter()
         verts_mm = estimate.verts_mm[0].numpy()
-        uris = self._write(
-            row["face_id"], image, found, face, labels, patch_camera, verts_cam, normals[0].numpy(), colors
-        )
+        uris = self._write(row["face_id"], image, found, face, labels, patch_camera, verts_cam, normals, colors)
         written = time.perf_counter()
         yaw, pitch, roll = euler_deg(camera.R)[0].tolist()
         return (
@@ -276,6 +265,25 @@ class ReconstructStage:
                 "seconds_write": written - textured,
             }
         )
+
+    def _colored(
+        self, found: FoundFace, face: _Fitted, labels: np.ndarray | None
+    ) -> tuple[Camera, np.ndarray, np.ndarray, FaceColors]:
+        """Returns the patch's camera, the vertices in camera space, canonical normals and the colours of a face."""
+        estimate, camera = face.estimate, face.estimate.camera
+        normals = vertex_normals(estimate.verts_mm, self._model.faces)
+        verts_cam = camera.to_camera(estimate.verts_mm)[0].numpy()
+        patch_camera = _patch_camera(camera, found)
+        colors = self._texturer(
+            found.patch.rgb,
+            verts_cam,
+            (normals @ camera.R.transpose(1, 2))[0].numpy(),
+            float(patch_camera.focal_px),
+            patch_camera.principal_px[0].numpy(),
+            _mask(found, labels),
+            face.appearance,
+        )
+        return patch_camera, verts_cam, normals[0].numpy(), colors
 
     def _write(
         self,
