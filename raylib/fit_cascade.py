@@ -67,9 +67,8 @@ def descriptor_maps(
     angle = torch.arange(_ORIENTATIONS, device=gray.device) * (2 * math.pi / _ORIENTATIONS)
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     edges = torch.relu(gx * cos + gy * sin)
-    usual = (
-        edges.sum(1, keepdim=True).mean((2, 3), keepdim=True).clamp(min=1e-6)
-    )  # a picture of one colour has no edges
+    # A picture of one colour has no edges at all.
+    usual = edges.sum(1, keepdim=True).mean((2, 3), keepdim=True).clamp(min=1e-6)
     fine = functional.avg_pool2d(edges, 4, 2, 1)
     coarse = functional.avg_pool2d(fine, 6, 2, 2)
     around = functional.interpolate(coarse.sum(1, keepdim=True), fine.shape[2:], mode="bilinear")

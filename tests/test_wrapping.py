@@ -236,11 +236,14 @@ def test_the_command_gives_the_shipped_file_again(prior, head, metadata, tmp_pat
         )
     finally:
         torch.set_num_threads(threads)
-    # Processors differ in the last bits, and relaxation carries them along the surface at some vertices.
+    # Processors differ in the last bits, and relaxation makes more of them at some vertices.
     with safe_open(str(tmp_path / "p.safetensors"), "pt") as file:
-        for name, limit_mm in (("mean", 0.05), ("identity", 0.02), ("expression", 0.02)):
+        for name, average_mm, most_mm in (("mean", 0.03, 1.5), ("identity", 0.005, 0.5), ("expression", 0.002, 0.5)):
             moved = (file.get_tensor(name).float() - getattr(prior, name)).norm(dim=-1)
-            assert float(moved.mean()) < limit_mm and float(moved.max()) < 1.5, name
+            assert float(moved.mean()) < average_mm and float(moved.max()) < most_mm, name
+        mean = file.get_tensor("mean")
+        off = point_to_mesh_mm(mean.double().numpy(), prior.mean.double().numpy(), prior.faces.numpy())
+        assert off.mean() < 0.005 and off.max() < 0.5
         torch.testing.assert_close(file.get_tensor("uv"), prior.uv, atol=5e-3, rtol=0)
         assert torch.equal(file.get_tensor("landmark_verts").long(), prior.landmark_verts)
     assert json.loads(again["expression_names"]) == json.loads(metadata["expression_names"])

@@ -77,6 +77,8 @@ class ReconstructStage:
 
     def warm_up(self) -> None:
         """Does a face that is not there, so that no image's time goes into compiling kernels and loading networks."""
+        if self._settings.config.privacy == "landmarks_only":
+            return  # no face is estimated
         prior = load_prior()
         camera = Camera(
             torch.tensor([FRONTAL]),
