@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from raylib.harmonics_kernels import Polynomials
 from raylib.visibility import visible_directions
 
 N_SH = 9
@@ -65,10 +66,13 @@ def _polynomials(dtype: torch.dtype, device: torch.device, lambert: bool) -> Flo
 
 
 def _harmonics(directions: Float[Tensor, "*n 3"], lambert: bool) -> Float[Tensor, "*n 9"]:
+    table = _polynomials(directions.dtype, directions.device, lambert)
+    if directions.device.type == "cpu" and directions.dtype == torch.float32:
+        return Polynomials.apply(directions, table)
     one = torch.ones_like(directions[..., :1])
     products = directions * directions.roll(-1, dims=-1)
     monomials = torch.cat([one, directions, products, directions * directions], dim=-1)
-    return monomials @ _polynomials(directions.dtype, directions.device, lambert)
+    return monomials @ table
 
 
 def sh_basis(directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:

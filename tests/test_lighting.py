@@ -39,6 +39,29 @@ def test_lambert_transfer_is_the_integral_of_the_cosine_lobe():
     torch.testing.assert_close(lambert_transfer(normals), lobe @ sh_basis(directions), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("harmonics", [sh_basis, lambert_transfer])
+@pytest.mark.parametrize("shape", [(0,), (1,), (2, 40), (2, 3, 5)])
+def test_the_kernel_equals_the_formula_in_double_precision(harmonics, shape):
+    directions = random_directions(*shape)
+    grads = torch.randn(*shape, 9, generator=torch.Generator().manual_seed(1))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = directions.detach().to(dtype, copy=True).requires_grad_()
+        values = harmonics(leaf)
+        values.backward(grads.to(dtype))
+        found.append((values.detach().double(), leaf.grad.double()))
+    for mine, exact in zip(*found, strict=True):
+        torch.testing.assert_close(mine, exact, atol=2e-6, rtol=0)
+
+
+def test_the_kernel_takes_vectors_and_gradients_that_are_not_contiguous():
+    directions = random_directions(3, 40).transpose(0, 1).requires_grad_()
+    plain = directions.detach().contiguous().requires_grad_()
+    sh_basis(directions).sum().backward()  # an expanded gradient
+    sh_basis(plain).sum().backward()
+    torch.testing.assert_close(directions.grad, plain.grad, atol=0, rtol=0)
+
+
 def test_white_surroundings_shade_a_white_surface_white():
     coefficients = torch.zeros(1, 9, 3)
     coefficients[:, 0] = math.sqrt(4 * math.pi)
