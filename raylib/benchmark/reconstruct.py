@@ -226,6 +226,9 @@ def _results(config: BenchmarkReconstructConfig, rounds: list[dict[str, Figures]
         "loop_cpu_ms_per_image": median(lambda f: f["loop"]["cpu_ms_per_image"]),
         "ray_cpu_ms_per_image": median(lambda f: f["ray_1"]["cpu_ms_per_image"]),
         "overhead": median(lambda f: f["loop"]["images_per_second"] / f["ray_1"]["images_per_second"] - 1),
+        "overhead_on_all_cores": median(
+            lambda f: f["loops_side_by_side"]["images_per_second"] / f[many]["images_per_second"] - 1
+        ),
         "overhead_in_cpu_seconds": median(
             lambda f: f["ray_1"]["cpu_ms_per_image"] / f["loop"]["cpu_ms_per_image"] - 1
         ),
@@ -259,7 +262,7 @@ def _markdown(config: BenchmarkReconstructConfig, results: Figures) -> str:
         f"| {many} plain loops side by side, {many} cores | {rates['loops_side_by_side']:.2f} | "
         f"{results['scaling_of_loops_side_by_side']:.2f} times one |",
         f"| Ray, {many} cores, {many} actors a stage | {rates[f'ray_{many}']:.2f} | "
-        f"{results['scaling']:.2f} times one actor |",
+        f"overhead {100 * results['overhead_on_all_cores']:.1f} %, {results['scaling']:.2f} times one actor |",
         "",
         f"| processes of the run with {many} actors | number | ms CPU an image | peak MiB of one |",
         "|---|---|---|---|",
