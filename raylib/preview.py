@@ -73,15 +73,16 @@ def preview(rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"
         draw.ellipse((x - 1.8, y - 1.8, x + 1.8, y + 1.8), fill=(255, 255, 255), outline=(220, 30, 60))
 
     on_panel = np.concatenate([(mesh.verts_px[:, :2] - corner) * scale, mesh.verts_px[:, 2:]], axis=1)
+    pix_to_face, bary = _rasterized(on_panel, mesh.faces, PANEL_PX)
     clay = photo.astype(np.float32)
-    _paint(clay, on_panel, mesh.faces, _clay(mesh.normals))
+    paint_vertices(pix_to_face, bary, mesh.faces, _clay(mesh.normals), clay)
     overlay = (1 - _OVERLAY_SHARE) * photo + _OVERLAY_SHARE * clay
 
     panels = [np.asarray(marked), overlay, _side_view(mesh, _SHAPE_YAW_DEG, textured=False)]
     panels += [_side_view(mesh, yaw, textured=True) for yaw in _VIEWS_YAW_DEG]
     rows = [panels]
     if mesh.shading is not None and mesh.transfer is not None:
-        rows.append(_light_panels(photo, mesh, on_panel, mesh.shading, mesh.transfer))
+        rows.append(_light_panels(photo, mesh, pix_to_face, bary, mesh.shading, mesh.transfer))
     drawn = [np.concatenate([np.clip(p, 0, 255).astype(np.uint8) for p in row], axis=1) for row in rows]
     return Image.fromarray(np.concatenate(drawn, axis=0))
 
@@ -96,13 +97,12 @@ def lamp_sh(direction: Float[np.ndarray, " 3"], lamp: float, ambient: float) -> 
 def _light_panels(
     photo: UInt8[np.ndarray, "p p 3"],
     mesh: PreviewMesh,
-    on_panel: Float[np.ndarray, "v 3"],
+    pix_to_face: Int[np.ndarray, "p p"],
+    bary: Float[np.ndarray, "p p 3"],
     shading: Float[np.ndarray, "v 3"],
     transfer: Float[np.ndarray, "v 9"],
 ) -> list[Float[np.ndarray, "p p 3"]]:
     """Returns shading, the rendering over the photograph, and the face under three lamps."""
-    fragments = rasterize_pixels(on_panel[None], mesh.faces, photo.shape[:2])
-    pix_to_face, bary = fragments.pix_to_face[0], fragments.bary_coords[0]
     covered = (pix_to_face >= 0)[..., None]
     albedo = np.zeros(photo.shape, dtype=np.float32)
     paint_texture(pix_to_face, bary, mesh.faces, mesh.uv, mesh.texture, albedo)
@@ -162,14 +162,12 @@ def _clay(normals: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
     return np.repeat(np.clip(60 + 135 * key + 50 * sky, 0, 255)[:, None], 3, axis=1).astype(np.float32)
 
 
-def _paint(
-    image: Float[np.ndarray, "h w 3"],
-    verts_px: Float[np.ndarray, "v 3"],
-    faces: Int[np.ndarray, "f 3"],
-    colors: Float[np.ndarray, "v 3"],
-) -> None:
-    fragments = rasterize_pixels(verts_px[None], faces, image.shape[:2])
-    paint_vertices(fragments.pix_to_face[0], fragments.bary_coords[0], faces, colors, image)
+def _rasterized(
+    verts_px: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], px: int
+) -> tuple[Int[np.ndarray, "p p"], Float[np.ndarray, "p p 3"]]:
+    """Returns the face of each pixel, -1 where there is none, and its barycentric coordinates there."""
+    fragments = rasterize_pixels(verts_px[None], faces, (px, px))
+    return fragments.pix_to_face[0], fragments.bary_coords[0]
 
 
 def _side_view(mesh: PreviewMesh, yaw_deg: float, textured: bool) -> Float[np.ndarray, "p p 3"]:
@@ -183,10 +181,9 @@ def _side_view(mesh: PreviewMesh, yaw_deg: float, textured: bool) -> Float[np.nd
     depth = 2 * np.abs(seen).max() - seen[:, 2]
     verts_px = np.stack([seen[:, 0] * scale + size / 2, size / 2 - seen[:, 1] * scale, depth], axis=1)
     image = np.full((size, size, 3), _BACKGROUND, dtype=np.float32)
+    pix_to_face, bary = _rasterized(verts_px, mesh.faces, size)
     if textured:
-        fragments = rasterize_pixels(verts_px[None], mesh.faces, (size, size))
-        pix_to_face, bary = fragments.pix_to_face[0], fragments.bary_coords[0]
         paint_texture(pix_to_face, bary, mesh.faces, mesh.uv, mesh.texture, image)
     else:
-        _paint(image, verts_px, mesh.faces, _clay(mesh.normals @ turn.T))
+        paint_vertices(pix_to_face, bary, mesh.faces, _clay(mesh.normals @ turn.T), image)
     return np.mean([image[y::_SUPERSAMPLING, x::_SUPERSAMPLING] for y, x in _SUBPIXELS], axis=0)

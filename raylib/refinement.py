@@ -146,14 +146,15 @@ class Refiner:
         camera = faces.crop_camera(estimates.camera, self.size)
         start = self._with_appearance(estimates, camera, target, weight)
         problem = _Problem(self, faces, start, camera, target, weight)
-        psnr_before = problem.psnr()
-        for step in range(steps):
-            problem.step(step)
-        after = problem.estimates()
-        with torch.no_grad():
-            transfer, _ = self.shadowed(after.verts_mm)
-        psnr = problem.psnr() if steps else psnr_before
-        return Refinement(after if steps else start, transfer, psnr, psnr_before, estimates.error_iod)
+        after, transfer = start, self._transfer(start)
+        psnr = psnr_before = problem.psnr(transfer)
+        if steps:
+            for step in range(steps):
+                problem.step(step)
+            after = problem.estimates()
+            transfer = self._transfer(after)
+            psnr = problem.psnr(transfer)
+        return Refinement(after, transfer, psnr, psnr_before, estimates.error_iod)
 
     def pictures(
         self, faces: FaceBatch, estimates: FaceEstimates
@@ -161,11 +162,14 @@ class Refiner:
         """Returns renderings over the crops and the crops, sRGB 0..1, and how much of each pixel is compared."""
         target, weight = self._target(faces)
         camera = faces.crop_camera(estimates.camera, self.size)
-        problem = _Problem(
-            self, faces, self._with_appearance(estimates, camera, target, weight), camera, target, weight
-        )
-        picture, weight = problem.picture()
+        start = self._with_appearance(estimates, camera, target, weight)
+        problem = _Problem(self, faces, start, camera, target, weight)
+        picture, weight = problem.picture(self._transfer(start))
         return picture, target, weight
+
+    @torch.no_grad()
+    def _transfer(self, estimates: FaceEstimates) -> Float[Tensor, "b v 9"]:
+        return self.shadowed(estimates.verts_mm)[0]
 
     def _target(self, faces: FaceBatch) -> tuple[Float[Tensor, "b s s 3"], Float[Tensor, "b s s"]]:
         """Returns the crops at the size of the comparison, sRGB 0..1, and how much of each pixel is bare face."""
@@ -356,16 +360,15 @@ class _Problem:
         return linear_to_srgb(picture.image), self.weight * (picture.alpha.detach() > 0.99)
 
     @torch.no_grad()
-    def picture(self) -> tuple[Float[Tensor, "b s s 3"], Float[Tensor, "b s s"]]:
-        """Returns the present rendering in sRGB 0..1, shadows cast anew, and the weight of each pixel."""
+    def picture(self, transfer: Float[Tensor, "b v 9"]) -> tuple[Float[Tensor, "b s s 3"], Float[Tensor, "b s s"]]:
+        """Returns the present rendering in sRGB 0..1, with its own shadows, and the weight of each pixel."""
         _, _, verts = self._shape()
-        transfer, _ = self.refiner.shadowed(verts)
         picture, weight = self._render(verts, self._pose(), transfer)
         return picture.clamp(0, 1), weight
 
-    def psnr(self) -> Float[Tensor, " b"]:
+    def psnr(self, transfer: Float[Tensor, "b v 9"]) -> Float[Tensor, " b"]:
         """Returns the fidelity of the present rendering inside the bare face, dB."""
-        picture, weight = self.picture()
+        picture, weight = self.picture(transfer)
         error = ((picture - self.target).square().mean(-1) * weight).sum((1, 2))
         return -10 * torch.log10((error / weight.sum((1, 2)).clamp(min=1)).clamp(min=1e-10))
 
