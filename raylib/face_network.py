@@ -30,7 +30,7 @@ from raylib.fit_correction import (
     Network,
     fit_channels,
 )
-from raylib.fitting import LandmarkFit
+from raylib.fitting import LandmarkFit, SlidingLandmarks
 from raylib.mesh import face_areas_normals
 from raylib.morphable import LinearFaceModel, load_prior
 from raylib.networks.face_meshnet import FaceCorrections, FaceInputs, FaceMeshNet
@@ -172,6 +172,7 @@ class FaceNetwork:
         network, corrector = load_weights(path, self.model)
         self.weights_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.device, self.batch_size = torch.device(device), batch_size
+        self._landmarks = SlidingLandmarks(self.model)
         self.corrector = corrector.to(self.device)
         # Twice as fast on the CPU as the default layout, and what tensor cores want.
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -226,11 +227,11 @@ class FaceNetwork:
         R[:, :2], T[:, :2] = turn @ R[:, :2], (turn @ T[:, :2, None])[..., 0]
         camera = Camera(R, T, fit.camera.focal_px, fit.camera.principal_px)
         verts = joined("verts_mm")
-        index = fit.landmark_verts
-        marks = verts.gather(1, index.clamp(min=0)[..., None].expand(-1, -1, 3))
-        landmarks = camera.project(marks).masked_fill((index < 0)[..., None], torch.nan)
-        given = faces.landmarks_px.to(landmarks)
-        error = (landmarks - given).norm(dim=2).nanmean(1)
+        given = faces.landmarks_px.to(verts)
+        index = self._landmarks.nearest(verts, camera, given)
+        marks = verts.gather(1, index[..., None].expand(-1, -1, 3))
+        landmarks = camera.project(marks)
+        error = (landmarks - given).norm(dim=2).mean(1)
         between = (given[:, 36] - given[:, 45]).norm(dim=1)
         return FaceEstimates(
             camera=camera,

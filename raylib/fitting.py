@@ -27,6 +27,38 @@ _STEPS = 2  # Gauss-Newton steps between two choices of the jaw's vertices
 _LEAST_MODE_MM = 0.03  # combinations of identity modes that move the landmarks by less stay at zero
 
 
+class SlidingLandmarks:
+    """Which vertices of a face model are its landmarks: along the jaw, candidates of which a pose takes one.
+
+    Args:
+        model: the model.
+
+    Attributes:
+        lines: candidates of the landmarks 0..16, each row padded with its first; -1 where the model has none.
+    """
+
+    def __init__(self, model: LinearFaceModel):
+        lines = model.contour_verts[:JAW] if len(model.contour_verts) else model.landmark_verts[:JAW, None]
+        self.lines: Int[Tensor, "17 n"] = torch.where(lines < 0, lines[:, :1], lines)
+        self._fixed = model.landmark_verts
+
+    def nearest(
+        self, verts: Float[Tensor, "b v 3"], camera: Camera, given_px: Float[Tensor, "b 68 2"]
+    ) -> Int[Tensor, "b 68"]:
+        """Returns the vertex of each landmark; on the jaw the one of its line that projects nearest to the given.
+
+        Args:
+            verts: vertices in the cameras' face space.
+            camera: one camera a face.
+            given_px: detected landmarks in the cameras' pixels.
+        """
+        chosen = self._fixed.expand(len(verts), 68).clone()
+        seen = camera.project(verts[:, self.lines.clamp(min=0).flatten()]).unflatten(1, self.lines.shape)
+        best = (seen - given_px[:, :JAW, None]).square().sum(-1).argmin(2)
+        chosen[:, :JAW] = self.lines.expand(len(verts), -1, -1).gather(2, best[..., None])[..., 0]
+        return chosen
+
+
 @dataclass(frozen=True)
 class LandmarkFit:
     """Faces fitted to landmarks.
@@ -98,9 +130,7 @@ class LandmarkFitter:
     def __init__(self, model: LinearFaceModel, settings: FitSettings):
         self.model, self.settings = model, settings
         present = model.has_landmark.clone()
-        lines = model.contour_verts[:JAW] if len(model.contour_verts) else model.landmark_verts[:JAW, None]
-        # Pad a line with its own first vertex, so that every row has as many candidates.
-        lines = torch.where(lines < 0, lines[:, :1], lines)
+        lines = SlidingLandmarks(model).lines
         present[:JAW] = lines[:, 0] >= 0
         if int(present.sum()) < 20 or not bool(present[list(OUTER_EYE)].all()):
             raise ConfigError(f"morphable_model {model.name!r} defines {int(present.sum())} landmarks, expected 20")

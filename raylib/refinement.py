@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
@@ -28,7 +28,7 @@ from raylib.camera import Camera, rotation_from_vector
 from raylib.color import linear_to_srgb, srgb_to_linear
 from raylib.config import FitSettings
 from raylib.estimates import FaceBatch, FaceEstimates
-from raylib.fitting import OUTER_EYE
+from raylib.fitting import OUTER_EYE, SlidingLandmarks
 from raylib.lighting import N_SH, SphericalHarmonicLight, shadowed_transfer, sphere_directions
 from raylib.losses import Topology
 from raylib.mesh import vertex_adjacency
@@ -43,7 +43,6 @@ _EPSILON = 0.02  # differences of sRGB below this count quadratically, above lin
 _LEAST_ALBEDO, _MOST_ALBEDO = 0.005, 0.95
 _LEAST_SHADING = 0.08  # what a first guess of the light leaves at least: deeper shadows tell nothing of the albedo
 _SPREADING = 300  # steps by which albedo spreads over vertices that are not seen, an edge each
-_JAW = 17
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,7 @@ class Refiner:
         self._directions = sphere_directions(_SHADOW_DIRECTIONS).to(model.mean.device)
         self._mirror = model.mirror_verts
         self._skin = None if model.regions is None else (model.regions == REGIONS.index("skin")).nonzero()[:, 0]
-        lines = model.contour_verts[:_JAW] if len(model.contour_verts) else model.landmark_verts[:_JAW, None]
-        self._jaw = torch.where(lines < 0, lines[:, :1], lines)
+        self.landmarks = SlidingLandmarks(model)
 
     def __call__(self, faces: FaceBatch, estimates: FaceEstimates, steps: int) -> Refinement:
         """Returns the faces after `steps` steps; with 0 steps first guesses of albedo and light are made at least."""
@@ -245,16 +243,6 @@ class Refiner:
         for _ in range(_SPREADING):
             columns = fixed + free * (self._neighbours @ columns) / self._topology.degree[:, None]
         return columns.unflatten(1, (len(albedo), 3)).transpose(0, 1)
-
-    def landmark_verts(
-        self, verts: Float[Tensor, "b v 3"], camera: Camera, given_px: Float[Tensor, "b 68 2"]
-    ) -> Int[Tensor, "b 68"]:
-        """Returns the vertex of each landmark; on the jaw the one of its line that projects nearest to it."""
-        chosen = self.model.landmark_verts.expand(len(verts), 68).clone()
-        lines = camera.project(verts[:, self._jaw.clamp(min=0).flatten()]).unflatten(1, self._jaw.shape)
-        best = (lines - given_px[:, :_JAW, None]).square().sum(-1).argmin(2)
-        chosen[:, :_JAW] = self._jaw.expand(len(verts), -1, -1).gather(2, best[..., None])[..., 0]
-        return chosen
 
 
 def _white_light(
@@ -379,7 +367,7 @@ class _Problem:
         if number % _SHADOW_EVERY == 0:
             self.visible = None
             with torch.no_grad():
-                self.points = self.refiner.landmark_verts(verts, camera, self.given_px)
+                self.points = self.refiner.landmarks.nearest(verts, camera, self.given_px)
         transfer, self.visible = self.refiner.shadowed(verts, self.visible)
         picture, weight = self._render(verts, camera, transfer)
         off = (picture - self.target).square() + _EPSILON**2
@@ -429,7 +417,7 @@ class _Problem:
             seen = self._pose()
             identity, expression, verts = self._shape()
             albedo, light = self._appearance()
-            points = self.refiner.landmark_verts(verts, seen, self.given_px)
+            points = self.refiner.landmarks.nearest(verts, seen, self.given_px)
             chosen = verts.gather(1, points.clamp(min=0)[..., None].expand(-1, -1, 3))
             # The crop's camera turned back: the same turn and shift of pose in the photograph's.
             start = self.start.camera

@@ -175,6 +175,12 @@ def test_inference_equals_the_crops_own_estimate(model, corrector, weights):
         estimates.landmarks_px[:, 36:],
         atol=1e-3,
     )
+    # Along the jaw a landmark is whatever vertex of its line projects nearest to the detected one.
+    for n in range(17):
+        line = model.contour_verts[n][model.contour_verts[n] >= 0]
+        off = (estimates.camera.project(estimates.verts_mm[:, line]) - faces.landmarks_px[:, n, None]).norm(dim=2)
+        found = (estimates.landmarks_px[:, n] - faces.landmarks_px[:, n]).norm(dim=1)
+        assert torch.allclose(found, off.min(1).values, atol=1e-3)
     assert bool(estimates.usable().all())
     assert not torch.allclose(estimates.verts_mm, fit.verts_mm, atol=0.05)
     again = network(faces, fit)
