@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from raylib.camera import Camera
 from raylib.crop_fit import CropFit
+from raylib.error_trend import ErrorTrend
 from raylib.errors import ConfigError
 from raylib.estimates import FaceBatch, FaceEstimates
 from raylib.fit_cascade import FitCascade
@@ -85,9 +86,10 @@ def save_weights(
     }
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"cascade.{name}": value for name, value in corrector.cascade.__dict__.items()}
+    tensors |= {f"trend.{name}": value for name, value in corrector.trend.__dict__.items()}
     tensors |= {"mean_albedo": corrector.mean_albedo, "average_sigma": corrector.average_sigma}
     # Features' means and deviations are few and span many orders.
-    single = ("cascade.means", "cascade.spreads", "cascade.biases")
+    single = ("cascade.means", "cascade.spreads", "cascade.biases", "trend.means", "trend.spreads")
     kept = {n: t.detach().cpu().to(torch.float32 if n in single else torch.float16) for n, t in tensors.items()}
     save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path, metadata)
 
@@ -118,7 +120,9 @@ def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, FitCo
     network = build_network(model, json.loads(metadata["architecture"]))
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
     cascade = FitCascade(*(tensors[f"cascade.{f.name}"] for f in fields(FitCascade)))
-    return network.eval(), FitCorrector(model, tensors["mean_albedo"], cascade, tensors.get("average_sigma"))
+    trend = ErrorTrend(*(tensors[f"trend.{f.name}"] for f in fields(ErrorTrend)))
+    corrector = FitCorrector(model, tensors["mean_albedo"], cascade, tensors["average_sigma"], trend)
+    return network.eval(), corrector
 
 
 def crop_fit(faces: FaceBatch, fit: LandmarkFit) -> CropFit:

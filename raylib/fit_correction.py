@@ -18,6 +18,7 @@ from torch.nn import functional
 from raylib.camera import FRONTAL, Camera, rotation_from_vector
 from raylib.color import srgb_to_linear
 from raylib.crop_fit import CropFit, sample_at
+from raylib.error_trend import ErrorTrend
 from raylib.fit_cascade import FitCascade
 from raylib.lighting import lambert_transfer, self_shadow_transfer
 from raylib.mesh import vertex_normals
@@ -89,6 +90,7 @@ class FitCorrector:
         mean_albedo: albedo that is assumed before the network has spoken, linear RGB.
         cascade: what brings the fits nearer before the network looks.
         average_sigma: uncertainty of each vertex before the network has spoken, millimetres; 1 by default.
+        trend: what the fits themselves tell of the errors; nothing by default.
     """
 
     def __init__(
@@ -97,11 +99,13 @@ class FitCorrector:
         mean_albedo: Float[Tensor, "v 3"],
         cascade: FitCascade,
         average_sigma: Float[Tensor, " v"] | None = None,
+        trend: ErrorTrend | None = None,
     ):
         self.model = model
         self.mean_albedo = mean_albedo
         self.cascade = cascade
         self.average_sigma = torch.ones(len(model.mean)) if average_sigma is None else average_sigma
+        self.trend = trend or ErrorTrend.empty(len(model.mean))
         normals = vertex_normals(model.mean[None], model.faces)
         # What the average face's own shadow takes away; a face's exact shadow costs more than the whole network.
         full = self_shadow_transfer(model.mean[None], normals, model.faces)
@@ -116,6 +120,7 @@ class FitCorrector:
         self.model = replace(m, **moved)
         self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)
         self.cascade, self.average_sigma = self.cascade.to(device), self.average_sigma.to(device)
+        self.trend = self.trend.to(device)
         return self
 
     def transfer(self, normals: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 9"]:
@@ -222,10 +227,19 @@ class FitCorrector:
         """Returns what cascade and network make of landmark fits."""
         fit = self.settle(image, labels, fit)
         inputs, light = self.inputs(image, labels, fit)
-        return self.apply(network(inputs), fit, light)
+        return self.apply(network(inputs), inputs, fit, light)
 
-    def apply(self, corrections: FaceCorrections, fit: CropFit, light: FirstLight) -> CropEstimate:
-        """Returns the corrected faces; with corrections of zero the fit, the average albedo and the first light."""
+    def apply(
+        self, corrections: FaceCorrections, inputs: FaceInputs, fit: CropFit, light: FirstLight
+    ) -> CropEstimate:
+        """Returns the corrected faces; with corrections of zero the fit, the average albedo and the first light.
+
+        Args:
+            corrections: the network's answer.
+            inputs: what it was shown.
+            fit: fits, after the cascade.
+            light: the light that the corrections start from.
+        """
         camera = fit.camera
         depth = camera.T[:, 2:]
         moved = torch.cat([corrections.shift * depth / camera.focal_px[:, None], torch.zeros_like(depth)], dim=1)
@@ -245,7 +259,7 @@ class FitCorrector:
             verts_mm=verts,
             albedo=self.mean_albedo * corrections.log_albedo.exp(),
             light_sh=light.exposure[:, None] * (light.shape + corrections.light),
-            sigma_mm=self.average_sigma * corrections.log_sigma.exp(),
+            sigma_mm=self.average_sigma * (corrections.log_sigma + self.trend(inputs.fit_features)).exp(),
         )
 
     def seen_albedo(

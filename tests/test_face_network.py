@@ -9,6 +9,7 @@ from meshnet_faces import rendered_samples
 
 from raylib.config import FaceLossWeights, FitSettings
 from raylib.crop_fit import sample_at
+from raylib.error_trend import ErrorTrend
 from raylib.errors import ConfigError
 from raylib.estimates import FaceBatch
 from raylib.face_network import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
@@ -63,7 +64,7 @@ def test_an_untrained_network_returns_the_fit(model, corrector, samples):
     inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
     corrections = small_network(model)(inputs)
     assert all(not bool(v.any()) for v in corrections.__dict__.values())
-    estimate = corrector.apply(corrections, samples.fit, light)
+    estimate = corrector.apply(corrections, inputs, samples.fit, light)
     whole = corrector.estimate(small_network(model), samples.images, samples.labels, samples.fit)
     assert torch.equal(whole.verts_mm, estimate.verts_mm) and torch.equal(whole.camera.T, estimate.camera.T)
     assert torch.equal(estimate.verts_mm, model.verts(samples.fit.identity, samples.fit.expression))
@@ -76,7 +77,7 @@ def test_every_weight_learns(model, corrector, samples):
     network = shaken(small_network(model))
     inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
     corrections = network(inputs)
-    estimate = corrector.apply(corrections, samples.fit, light)
+    estimate = corrector.apply(corrections, inputs, samples.fit, light)
     total, terms = FaceLoss(corrector, FaceLossWeights(), 32)(
         estimate, corrections, samples, torch.ones(len(samples.images), dtype=torch.bool)
     )
@@ -216,15 +217,29 @@ def test_albedo_follows_the_picture_where_the_bare_face_is_seen(model, mean_albe
 def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade, corrector, samples, tmp_path):
     network = shaken(small_network(model))
     path = tmp_path / "w.safetensors"
-    save_weights(network, SMALL, FitCorrector(model, mean_albedo, cascade), path)
+    g = torch.Generator().manual_seed(0)
+    n, v = corrector.inputs(samples.images, samples.labels, samples.fit)[0].fit_features.shape[1], len(model.mean)
+    trend = ErrorTrend(
+        torch.randn(n, generator=g),
+        torch.rand(n, generator=g) + 0.5,
+        0.01 * torch.randn(2 * n, 3, generator=g),
+        torch.randn(3, v, generator=g),
+    )
+    save_weights(network, SMALL, FitCorrector(model, mean_albedo, cascade, trend=trend), path)
     loaded, found = load_weights(path, model)
     rounded = copy.deepcopy(network)
     for p in rounded.parameters():
         p.data = p.data.half().float()
-    inputs, _ = corrector.inputs(samples.images, samples.labels, samples.fit)
+    inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
     with torch.inference_mode():
         a, b = loaded(inputs), rounded(inputs)
     assert torch.equal(a.offsets_mm, b.offsets_mm) and torch.equal(a.identity, b.identity)
+    said, told = (t(inputs.fit_features) for t in (trend, found.trend))
+    assert said.std() > 0.1 and torch.allclose(said, told, atol=0.02 * float(said.std()))
+    # It multiplies the uncertainty and nothing else.
+    plain, scaled = (c.apply(a, inputs, samples.fit, light) for c in (corrector, found))
+    torch.testing.assert_close((scaled.sigma_mm / plain.sigma_mm).log(), told, atol=1e-4, rtol=1e-3)
+    assert torch.equal(scaled.verts_mm, plain.verts_mm)
     assert torch.allclose(found.mean_albedo, mean_albedo, rtol=1e-3)
     before, after = (c(samples.images, samples.labels, samples.fit, model) for c in (cascade, found.cascade))
     assert torch.allclose(before.identity, after.identity, atol=2e-3)
@@ -292,7 +307,7 @@ def test_offsets_that_fold_triangles_are_reduced(model, corrector, samples):
     wild = torch.zeros_like(corrections.offsets_mm)
     wild[0] = 3 * torch.randn(wild[0].shape, generator=g)
     wild[1] = torch.tensor([0.5, -0.5, 1.0])
-    estimate = corrector.apply(replace(corrections, offsets_mm=wild), samples.fit, light)
+    estimate = corrector.apply(replace(corrections, offsets_mm=wild), inputs, samples.fit, light)
     base = face_areas_normals(estimate.verts_mm - wild, model.faces)[1]
 
     def folds(verts):

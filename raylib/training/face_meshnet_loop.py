@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from raylib.canonical import similarity
 from raylib.face_network import in_precision, unfolded
 from raylib.fit_correction import CropEstimate, FitCorrector
 from raylib.mesh import vertex_normals
@@ -170,11 +169,11 @@ def train_step(
         fit = corrector.settle(*seen, batch.fit)
         inputs, light = corrector.inputs(*seen, fit)
     corrections = in_precision(state.model, precision)(inputs)
-    estimate = corrector.apply(corrections, fit, light)
+    estimate = corrector.apply(corrections, inputs, fit, light)
     reference = None
     if first_stage is not None:
         with torch.no_grad():
-            reference = corrector.apply(in_precision(first_stage, precision)(inputs), fit, light)
+            reference = corrector.apply(in_precision(first_stage, precision)(inputs), inputs, fit, light)
     total, terms = loss(estimate, corrections, batch, lit, reference)
     state.optimizer.zero_grad(set_to_none=True)
     total.backward()
@@ -255,42 +254,6 @@ def validate(
         sizes.append(len(batch.images))
     total = sum(sizes)
     return {key: sum(row[key] * n for row, n in zip(rows, sizes, strict=True)) / total for key in rows[0]}
-
-
-@torch.inference_mode()
-def calibrated_sigma(
-    network: FaceMeshNet,
-    corrector: FitCorrector,
-    samples: FaceSamples,
-    index: Int[np.ndarray, " n"],
-    weights: Float[Tensor, " v"],
-    precision: torch.dtype,
-) -> Float[Tensor, " v"]:
-    """Returns the `average_sigma` with which each vertex's uncertainty is on average its error on held-out faces.
-
-    The network keeps the say over what differs between faces. Both sides of the face count as one.
-
-    Args:
-        network: trained network, on the CPU.
-        corrector: that it was trained with.
-        samples: samples with truth that it was not trained on.
-        index: which of them.
-        weights: of the vertices; those above a half are laid onto the truth by a similarity.
-        precision: of the network.
-    """
-    shown = (weights > 0.5).numpy()
-    errors, said = [], []
-    for start in range(0, len(index), 32):
-        batch = samples.batch(index[start : start + 32])
-        estimate = estimate_samples(network, corrector, batch, precision)
-        pairs = zip(estimate.verts_mm.double().numpy(), batch.truth.verts_mm.double().numpy(), strict=True)
-        for verts, truth in pairs:
-            scale, R, T = similarity(verts[shown], truth[shown])
-            errors.append(torch.from_numpy(np.linalg.norm(scale * verts @ R.T + T - truth, axis=1)).float())
-        said.append(estimate.sigma_mm / corrector.average_sigma)
-    ratio = torch.stack(errors).mean(0) / torch.cat(said).mean(0)
-    mirror = corrector.model.mirror_verts
-    return ratio if mirror is None else (ratio + ratio[mirror]) / 2
 
 
 def save_checkpoint(state: TrainState, path: Path) -> None:

@@ -35,7 +35,6 @@ from raylib.training.face_augmentation import FaceAugmentation
 from raylib.training.face_cascade import train_cascade
 from raylib.training.face_meshnet_loop import (
     batches,
-    calibrated_sigma,
     estimate_samples,
     learning_rate,
     load_checkpoint,
@@ -62,6 +61,7 @@ from raylib.training.ray_run import (
     run_trainer,
 )
 from raylib.training.strips import row_of, strip_index, write_originals, write_strip
+from raylib.training.uncertainty import set_uncertainty
 
 SCORE = "val_vertex_mm"
 """Figure of the validation by which checkpoints are kept; small is good."""
@@ -319,9 +319,9 @@ def _write_results(config: TrainMeshnetConfig, result: ray.train.Result) -> None
     weights = out / "meshnet.safetensors"
     corrector = start(config)[1]
     held_out = FaceSamples(Path(config.face.cache) / "validation", model)
-    index, precision = np.arange(len(held_out)), resolve_precision(config.precision, torch.device("cpu"))
-    corrector.average_sigma = calibrated_sigma(
-        state.average, corrector, held_out, index, vertex_weights(model), precision
+    precision = resolve_precision(config.precision, torch.device("cpu"))
+    set_uncertainty(
+        state.average, corrector, FaceSamples(Path(config.face.cache) / "train", model), held_out, precision
     )
     save_weights(state.average, config.face.architecture, corrector, weights)
     some = held_out.batch(np.unique(strip_index(len(held_out)))[:_MESHES])
