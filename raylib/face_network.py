@@ -31,7 +31,7 @@ from raylib.fit_correction import (
     Network,
     fit_channels,
 )
-from raylib.fitting import LandmarkFit, SlidingLandmarks
+from raylib.fitting import OUTER_EYE, LandmarkFit, SlidingLandmarks
 from raylib.mesh import face_areas_normals
 from raylib.morphable import LinearFaceModel, load_prior
 from raylib.networks.face_meshnet import FaceCorrections, FaceInputs, FaceMeshNet
@@ -41,7 +41,7 @@ INPUT_PX = 128
 """Side of the crop that the network sees."""
 SEEN_SHARE = 0.7
 """How far albedo follows the photograph's colours where the bare face is seen (see `FitCorrector.seen_albedo`)."""
-_FORMAT = "raylib.face_meshnet.1"
+_FORMAT = "raylib.face_meshnet.2"
 
 
 def shipped_weights() -> Path:
@@ -236,7 +236,7 @@ class FaceNetwork:
         marks = verts.gather(1, index[..., None].expand(-1, -1, 3))
         landmarks = camera.project(marks)
         error = (landmarks - given).norm(dim=2).mean(1)
-        between = (given[:, 36] - given[:, 45]).norm(dim=1)
+        between = (given[:, OUTER_EYE[0]] - given[:, OUTER_EYE[1]]).norm(dim=1)
         return FaceEstimates(
             camera=camera,
             verts_mm=verts,

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from meshnet_faces import rendered_samples
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from raylib.config import FaceLossWeights, FitSettings
 from raylib.crop_fit import sample_at
@@ -283,6 +285,11 @@ def test_weights_for_another_model_are_refused(model, weights, tmp_path):
 
     with pytest.raises(ConfigError, match="correct the face model"):
         load_weights(weights, replace(model, sha256="0" * 64))
+    with safe_open(weights, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, tmp_path / "older.safetensors", metadata | {"format": "raylib.face_meshnet.1"})
+    with pytest.raises(ConfigError, match=r"say format and labels \('raylib.face_meshnet.1', .*, expected"):
+        load_weights(tmp_path / "older.safetensors", model)
     with pytest.raises(ConfigError, match="expected a safetensors file there"):
         load_weights(tmp_path / "none.safetensors", model)
     (tmp_path / "text").write_text("no weights")

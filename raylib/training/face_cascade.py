@@ -58,16 +58,20 @@ def _origin(camera: Camera) -> Float[Tensor, "b 2"]:
     return camera.T[:, :2] / camera.T[:, 2:] * camera.focal_px[:, None] + camera.principal_px
 
 
+def ridge_weights(x: Float[Tensor, "n f"], y: Float[Tensor, "n c"], ridge: float) -> Float[Tensor, "f c"]:
+    """Returns the weights of the ridge regression of y on x, both centred; the penalty is a share of the rows."""
+    gram = x.T @ x
+    gram.diagonal().add_(ridge * len(x))
+    return torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
+
+
 def _ridge(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns weights, bias, mean and spread of the ridge regression of y on standardised x (changed in place)."""
     mean, spread = x.mean(0), x.std(0).clamp(min=1e-4)
     x.sub_(mean).div_(spread).clamp_(-6, 6)
     # Extreme fits must not steer the plane: their targets are cut at four deviations.
     centre, reach = y.mean(0), 4 * y.std(0)
-    y = (y - centre).clamp(-reach, reach)
-    gram = x.T @ x
-    gram.diagonal().add_(ridge * len(x))
-    weight = torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
+    weight = ridge_weights(x, (y - centre).clamp(-reach, reach), ridge)
     return weight, centre, mean, spread
 
 

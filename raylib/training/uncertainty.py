@@ -15,6 +15,7 @@ from raylib.face_network import in_precision, unfolded
 from raylib.fit_correction import FitCorrector
 from raylib.networks.face_meshnet import FaceMeshNet
 from raylib.progress import watched
+from raylib.training.face_cascade import ridge_weights
 from raylib.training.face_meshnet_loss import vertex_weights
 from raylib.training.face_samples import FaceSamples
 
@@ -88,10 +89,7 @@ def error_trend(judged: JudgedErrors) -> ErrorTrend:
     u, s, patterns = u[:, :_PATTERNS], s[:_PATTERNS], patterns[:_PATTERNS]
     features = judged.features.double()
     means, spreads = features.mean(0), features.std(0).clamp(min=1e-4)
-    x = with_squares(features, means, spreads)
-    gram = x.T @ x
-    gram.diagonal().add_(_RIDGE * len(x))
-    weights = torch.cholesky_solve(x.T @ (u * s), torch.linalg.cholesky(gram))
+    weights = ridge_weights(with_squares(features, means, spreads), u * s, _RIDGE)
     return ErrorTrend(means.float(), spreads.float(), weights.float(), patterns.float())
 
 
