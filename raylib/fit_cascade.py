@@ -21,6 +21,10 @@ from raylib.crop_fit import CropFit, sample_at
 from raylib.morphable import LinearFaceModel
 from raylib.segmentation import Label
 
+POSE_STEPS = 6
+"""Numbers of a step that are not coefficients: turn, shift, log depth."""
+FIRST_COEFFICIENT = 14
+"""Where identity and expression begin among the features of a step."""
 _ORIENTATIONS = 8
 _COARSE_VERTS = 145  # the third level of the hemisphere's subdivision
 _USUAL_DEPTH_MM = 700.0
@@ -46,8 +50,8 @@ def posed(fit: CropFit, step: Float[Tensor, "b c"], model: LinearFaceModel) -> C
             camera.focal_px,
             camera.principal_px,
         ),
-        identity=fit.identity + step[:, 6 : 6 + k],
-        expression=(fit.expression + step[:, 6 + k :]).clamp(low, high),
+        identity=fit.identity + step[:, POSE_STEPS : POSE_STEPS + k],
+        expression=(fit.expression + step[:, POSE_STEPS + k :]).clamp(low, high),
         landmarks=fit.landmarks,
         fitted=fit.fitted,
     )
@@ -96,7 +100,7 @@ class FitCascade:
     @staticmethod
     def empty(model: LinearFaceModel) -> FitCascade:
         """Returns a cascade of no steps, which changes nothing."""
-        c = 6 + len(model.identity) + len(model.expression)
+        c = POSE_STEPS + len(model.identity) + len(model.expression)
         return FitCascade(torch.zeros(0, 0, c), torch.zeros(0, c), torch.zeros(0, 0), torch.zeros(0, 0))
 
     def to(self, device: torch.device | str) -> FitCascade:

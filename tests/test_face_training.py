@@ -13,13 +13,19 @@ from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainMeshnetConf
 from raylib.crop_fit import sample_at
 from raylib.errors import ConfigError
 from raylib.face_network import build_network
-from raylib.fit_cascade import FitCascade, posed
+from raylib.fit_cascade import POSE_STEPS, FitCascade, posed
 from raylib.fit_correction import FitCorrector
 from raylib.lighting import SphericalHarmonicLight
 from raylib.mesh import vertex_normals
 from raylib.morphable import load_prior
 from raylib.training.face_augmentation import FaceAugmentation, reframed
-from raylib.training.face_cascade import StepTargets, rotation_vector, train_cascade
+from raylib.training.face_cascade import (
+    StepTargets,
+    excess_noise,
+    ridge_weights,
+    rotation_vector,
+    train_cascade,
+)
 from raylib.training.face_meshnet_loop import (
     batches,
     estimate_samples,
@@ -155,13 +161,56 @@ def test_rotation_vectors_invert_rotations():
 
 
 def test_targets_bring_the_fit_to_the_truth(model, samples):
-    moved = posed(samples.fit, StepTargets(model)(samples.fit, samples.truth), model)
+    step = StepTargets(model)(samples.fit, samples.truth)
+    step[:, POSE_STEPS : POSE_STEPS + len(model.identity)] -= samples.fit.identity
+    moved = posed(samples.fit, step, model)
     verts = model.verts(moved.identity, moved.expression)
     assert torch.allclose(moved.camera.R, samples.truth.camera.R, atol=1e-4)
     error, _ = aligned_error(verts, samples.truth.verts_mm, vertex_weights(model))
     assert error.norm(dim=2).mean() < 0.2
     wanted = samples.truth.camera.project(samples.truth.verts_mm)
     assert (moved.camera.project(verts) - wanted).norm(dim=2).mean() < 0.004
+
+
+def test_what_photographs_scatter_more_is_not_answered_to():
+    # Errors in variables: a feature of variance v that noise of variance n joins keeps v / (v + n) of its weight.
+    rng = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(20_000, 3, generator=rng), torch.tensor([0.0, 1.0, 3.0])
+    y = x @ torch.tensor([[1.0], [1.0], [1.0]])
+    real = torch.randn(20_000, 3, generator=rng) * (1 + noise).sqrt()
+    gram, cross = x.T @ x / len(x), x.T @ y / len(x)
+
+    def answered(photographs):
+        factor = excess_noise(photographs, gram)
+        return ridge_weights(gram + factor @ factor.T, cross, 1e-6)
+
+    plain, careful = ridge_weights(gram, cross, 1e-6), answered(real)
+    assert torch.allclose(plain, torch.ones(3, 1), atol=1e-3)
+    assert torch.allclose(careful[:, 0], 1 / (1 + noise), atol=0.05)
+    # The best that a linear answer can do on the noisy ones.
+    clean = torch.randn(20_000, 3, generator=rng)
+    seen = clean + noise.sqrt() * torch.randn(20_000, 3, generator=rng)
+    wrong = [(seen @ weight - clean.sum(1, keepdim=True)).square().mean() for weight in (plain, careful)]
+    assert wrong[1] < 0.5 * wrong[0]
+    # Photographs that scatter less tell nothing; a mean that moved is noise too.
+    assert torch.allclose(answered(0.5 * x), plain, atol=1e-3)
+    assert answered(x + torch.tensor([2.0, 0.0, 0.0]))[0, 0] == pytest.approx(1 / 5, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(model, corrector):
+    samples = InMemory(rendered_samples(model, 64, 11, size=64, bias=0.02))
+    # These "photographs" are the same faces with landmarks that err in a way that no synthetic face's do.
+    odd = rendered_samples(model, 64, 12, size=64, bias=-0.08)
+    photos = InMemory(odd)
+    trusting, wary = (train_cascade(model, samples, np.arange(64), 2, 2.0, 0, p) for p in (None, photos))
+
+    def error(cascade):
+        fit = cascade(odd.images, odd.labels, odd.fit, model)
+        verts = model.verts(fit.identity, fit.expression)
+        return float(aligned_error(verts, odd.truth.verts_mm, vertex_weights(model))[0].norm(dim=2).mean())
+
+    assert error(wary) < error(trusting)
 
 
 def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):
@@ -210,12 +259,12 @@ def test_settings_name_what_is_missing():
 @pytest.mark.slow
 def test_the_cascade_alone_beats_the_fit_on_faces_it_has_not_seen(model, corrector):
     # Landmarks that always err the same way: that much is linear.
-    shifted = rendered_samples(model, 80, 11, size=64, bias=0.02)
+    shifted = rendered_samples(model, 176, 11, size=64, bias=0.02)
     samples = InMemory(shifted)
-    cascade = train_cascade(model, samples, np.arange(64), steps=2, ridge=2.0)
+    cascade = train_cascade(model, samples, np.arange(160), steps=2, ridge=1.0)
     corrector = FitCorrector(model, corrector.mean_albedo, cascade)
     row = validate(
-        small_network(model), corrector, samples, np.arange(64, 80), vertex_weights(model), 16,
+        small_network(model), corrector, samples, np.arange(160, 176), vertex_weights(model), 16,
         torch.device("cpu"), torch.float32,
     )  # fmt: skip
     assert row["val_vertex_mm"] == pytest.approx(row["cascade_vertex_mm"])

@@ -63,7 +63,7 @@ class FaceMeshNetSettings:
     Attributes:
         synthetic: folder or URI of what `jobs/synthesize.py` wrote of the split `train`.
         validation: the same of the split `validation`.
-        photographs: folder of photographs for the self-supervised stage, or None.
+        photographs: folder of photographs, or None: for the second stage, and to tell the cascade what is noise.
         held_out_photographs: of them, so many, the first in order of name, stay out of training.
         cache: folder where prepared samples wait; the same sources are prepared once. On a cluster a shared one.
         photo_share: share of photographs in a batch.
@@ -73,6 +73,8 @@ class FaceMeshNetSettings:
         blocks: residual blocks at each size and level.
         cascade_steps: linear regressions before the network, trained in closed form.
         cascade_ridge: their penalty, as a share of the number of samples.
+        cascade_noise: how much of what photographs' features scatter more than synthetic faces' counts as noise, a
+            share; 0 leaves photographs out.
         warmup_steps: steps of the learning rate's rise.
         weight_decay: AdamW's weight decay, a share of the learning rate.
         ema_decay: share of itself that the moving average of the weights keeps at a step; that average is what is
@@ -92,7 +94,8 @@ class FaceMeshNetSettings:
     hidden: int = 512
     blocks: int = 1
     cascade_steps: int = 3
-    cascade_ridge: float = 0.5
+    cascade_ridge: float = 0.4
+    cascade_noise: float = 1.0
     warmup_steps: int = 100
     weight_decay: float = 0.02
     ema_decay: float = 0.998
@@ -106,6 +109,7 @@ class FaceMeshNetSettings:
         require(len(self.widths) == 4, "widths", self.widths, "four numbers")
         require(len(self.graph_widths) == 3, "graph_widths", self.graph_widths, "three numbers")
         require(self.cascade_ridge > 0, "cascade_ridge", self.cascade_ridge, "a positive number")
+        require(self.cascade_noise >= 0, "cascade_noise", self.cascade_noise, "at least 0")
         for name in ("cascade_steps", "hidden", "blocks", "warmup_steps"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         held = self.held_out_photographs

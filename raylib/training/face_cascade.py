@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +11,14 @@ from torch import Generator, Tensor
 
 from raylib.camera import Camera
 from raylib.crop_fit import CropFit
-from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
+from raylib.fit_cascade import (
+    FIRST_COEFFICIENT,
+    POSE_STEPS,
+    FitCascade,
+    cascade_features,
+    descriptor_maps,
+    posed,
+)
 from raylib.morphable import LinearFaceModel
 from raylib.progress import watched
 from raylib.training.face_augmentation import FaceAugmentation, coefficient_solver, reframed
@@ -17,6 +26,7 @@ from raylib.training.face_meshnet_loss import vertex_weights
 from raylib.training.face_samples import FaceSampleBatch, FaceSamples, FaceTruth
 
 _BATCH = 64
+_NOISE_DIRECTIONS = 400
 
 
 def rotation_vector(R: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3"]:
@@ -27,8 +37,20 @@ def rotation_vector(R: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3"]:
     return skew * (torch.atan2(sine, cosine) / sine.clamp(min=1e-8))[:, None]
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """What all steps share: penalty, how much the excess counts, and which numbers of a step are identity."""
+
+    ridge: float
+    noise: float
+    identity: slice
+
+
 class StepTargets:
-    """Steps of pose, identity and expression that would bring a fit to the truth.
+    """Steps of pose and expression that would bring a fit to the truth, and the true identity.
+
+    Identity is wanted itself, not its step: so what a regression holds back leads to the average face instead of to
+    the landmark fit, whose errors on photographs are others than on synthetic faces.
 
     Args:
         model: the face model.
@@ -41,7 +63,7 @@ class StepTargets:
         self._model = model
 
     def __call__(self, fit: CropFit, truth: FaceTruth) -> Float[Tensor, "b c"]:
-        """Returns turn, shift, log depth, identity and expression, as `fit_cascade.posed` takes them."""
+        """Returns turn, shift and log depth of the step, identity, and the expression's step."""
         moved = ((truth.verts_mm - self._model.mean) * self._weight[:, None]).flatten(1)
         coefficients = moved @ self._solve.T
         low, high = self._model.expression_bounds.unbind(1)
@@ -50,29 +72,115 @@ class StepTargets:
         turn = rotation_vector(truth.camera.R @ fit.camera.R.transpose(1, 2))
         shift = _origin(truth.camera) - _origin(fit.camera)
         depth = fit.camera.focal_px / truth.camera.focal_px * truth.camera.T[:, 2] / fit.camera.T[:, 2]
-        steps = coefficients - torch.cat([fit.identity, fit.expression], dim=1)
-        return torch.cat([turn, shift, depth.log()[:, None], steps], dim=1)
+        expression = coefficients[:, k:] - fit.expression
+        return torch.cat([turn, shift, depth.log()[:, None], coefficients[:, :k], expression], dim=1)
 
 
 def _origin(camera: Camera) -> Float[Tensor, "b 2"]:
     return camera.T[:, :2] / camera.T[:, 2:] * camera.focal_px[:, None] + camera.principal_px
 
 
-def ridge_weights(x: Float[Tensor, "n f"], y: Float[Tensor, "n c"], ridge: float) -> Float[Tensor, "f c"]:
-    """Returns the weights of the ridge regression of y on x, both centred; the penalty is a share of the rows."""
-    gram = x.T @ x
-    gram.diagonal().add_(ridge * len(x))
-    return torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
+def excess_noise(real: Float[Tensor, "m f"], gram: Float[Tensor, "f f"]) -> Float[Tensor, "f r"]:
+    """Returns a factor L, so that L L^T is what features of photographs scatter more than those of synthetic faces.
+
+    It is the positive part of the difference of both second moments about the synthetic mean, so that a shift of the
+    mean counts too, in the photographs' main directions.
+
+    Args:
+        real: features of photographs, standardised as those of the synthetic faces.
+        gram: second moments of the synthetic faces' features.
+    """
+    rank = min(_NOISE_DIRECTIONS, *real.shape)
+    basis = torch.linalg.svd(real, full_matrices=False).Vh[:rank].T
+    seen = real @ basis
+    more = seen.T @ seen / len(real) - basis.T @ (gram @ basis)
+    values, vectors = torch.linalg.eigh((more + more.T) / 2)
+    return basis @ (vectors * values.clamp(min=0).sqrt())
 
 
-def _ridge(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns weights, bias, mean and spread of the ridge regression of y on standardised x (changed in place)."""
+def ridge_weights(gram: Float[Tensor, "f f"], cross: Float[Tensor, "f c"], ridge: float) -> Float[Tensor, "f c"]:
+    """Returns the weights of a ridge regression.
+
+    Args:
+        gram: second moments of the features.
+        cross: those of features and what they shall tell.
+        ridge: penalty on features of variance one.
+    """
+    penalised = gram.clone()
+    penalised.diagonal().add_(ridge)
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(penalised))
+
+
+def _regression(
+    x: Float[Tensor, "n f"], y: Float[Tensor, "n c"], settings: _Settings, real: Float[Tensor, "m f"] | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns weights, bias, mean and spread of the regression of y on standardised x; x and real change in place.
+
+    For identity, photographs' features are taken for a synthetic face's and an independent noise, which the weights
+    are not to answer to: errors in variables. Pose and expression show in the landmarks of a photograph as well.
+    """
     mean, spread = x.mean(0), x.std(0).clamp(min=1e-4)
-    x.sub_(mean).div_(spread).clamp_(-6, 6)
+    for features in (x, real):
+        if features is not None:
+            features.sub_(mean).div_(spread).clamp_(-6, 6)
     # Extreme fits must not steer the plane: their targets are cut at four deviations.
     centre, reach = y.mean(0), 4 * y.std(0)
-    weight = ridge_weights(x, (y - centre).clamp(-reach, reach), ridge)
+    gram = x.T @ x / len(x)
+    cross = x.T @ (y - centre).clamp(-reach, reach) / len(x)
+    weight = ridge_weights(gram, cross, settings.ridge)
+    if real is not None:
+        factor = excess_noise(real, gram)
+        gram.addmm_(factor, factor.T, alpha=settings.noise)
+        weight[:, settings.identity] = ridge_weights(gram, cross[:, settings.identity], settings.ridge)
     return weight, centre, mean, spread
+
+
+def _as_step(
+    weight: Tensor, bias: Tensor, mean: Tensor, spread: Tensor, settings: _Settings
+) -> tuple[Tensor, Tensor]:
+    """Returns weights and bias of identity's steps from those of identity itself, which is a feature too."""
+    count = settings.identity.stop - settings.identity.start
+    number = torch.arange(count)
+    weight[FIRST_COEFFICIENT + number, settings.identity.start + number] -= spread[FIRST_COEFFICIENT:][:count]
+    bias[settings.identity] -= mean[FIRST_COEFFICIENT:][:count]
+    return weight, bias
+
+
+class _Side:
+    """Samples on their way through the steps.
+
+    Args:
+        batches: as they are, and changed.
+        model: the face model.
+    """
+
+    def __init__(self, batches: list[FaceSampleBatch], model: LinearFaceModel):
+        self._maps = [tuple(m.half() for m in descriptor_maps(b.images, b.labels)) for b in batches]
+        self.truths, self.fits, self._model = [b.truth for b in batches], [b.fit for b in batches], model
+
+    def features(self, what: str) -> Float[Tensor, "n f"]:
+        """Returns what the next step looks at."""
+        together = watched(list(zip(self._maps, self.fits, strict=True)), what)
+        return torch.cat(
+            [cascade_features((fine.float(), coarse.float()), fit, self._model) for (fine, coarse), fit in together]
+        )
+
+    def move(self, steps: Float[Tensor, "n c"]) -> None:
+        """Takes a step."""
+        parts = steps.split([len(fit.identity) for fit in self.fits])
+        self.fits = [posed(fit, step, self._model) for fit, step in zip(self.fits, parts, strict=True)]
+
+
+def _doubled(
+    samples: FaceSamples, index: Int[np.ndarray, " n"], change: FaceAugmentation, rng: Generator, truth: bool
+) -> list[FaceSampleBatch]:
+    """Returns samples as they are, and mirrored, reframed and, where there is truth, with landmarks nearer to it."""
+    out: list[FaceSampleBatch] = []
+    for start in range(0, len(index), _BATCH):
+        batch = samples.batch(index[start : start + _BATCH])
+        changed = reframed(change.mirrored(batch), rng)
+        out += [batch, change.relandmarked(changed, rng) if truth else changed]
+    return out
 
 
 @torch.no_grad()
@@ -83,11 +191,14 @@ def train_cascade(
     steps: int,
     ridge: float,
     seed: int = 0,
+    photographs: FaceSamples | None = None,
+    noise: float = 1.0,
 ) -> FitCascade:
     """Returns the cascade of so many steps that ridge regression finds over samples with truth.
 
     Every sample counts twice: as it is, and mirrored, reframed and with landmarks nearer to the truth, since on
-    photographs, for which it was made, the detector errs less than on synthetic faces.
+    photographs, for which it was made, the detector errs less than on synthetic faces. Photographs, which have no
+    truth, tell which features identity is not to be read from (`excess_noise`).
 
     Args:
         model: the face model.
@@ -96,30 +207,27 @@ def train_cascade(
         steps: of the cascade.
         ridge: penalty, as a share of the number of samples, on features of variance one.
         seed: of the changes.
+        photographs: samples without truth.
+        noise: how much their excess counts; 1 is what errors in variables say.
     """
     change, targets = FaceAugmentation(model), StepTargets(model)
     rng = Generator().manual_seed(seed)
-    batches: list[FaceSampleBatch] = []
-    for start in range(0, len(index), _BATCH):
-        batch = samples.batch(index[start : start + _BATCH])
-        changed = change.relandmarked(reframed(change.mirrored(batch), rng), rng)
-        batches += [batch, changed]
-    maps = [tuple(m.half() for m in descriptor_maps(b.images, b.labels)) for b in batches]
-    truths, fits = [b.truth for b in batches], [b.fit for b in batches]
-    del batches
+    known = _Side(_doubled(samples, index, change, rng, truth=True), model)
+    unknown = None
+    if photographs is not None and noise:
+        unknown = _Side(_doubled(photographs, np.arange(len(photographs)), change, rng, truth=False), model)
+    settings = _Settings(ridge, noise, slice(POSE_STEPS, POSE_STEPS + len(model.identity)))
     found = []
     for number in range(steps):
-        rows, wanted = [], []
-        together = list(zip(maps, fits, truths, strict=True))
-        for one, fit, truth in watched(together, f"batches of the cascade's step {number + 1} of {steps}"):
-            rows.append(cascade_features((one[0].float(), one[1].float()), fit, model))
-            wanted.append(targets(fit, truth))
-        x = torch.cat(rows)
-        sizes = [len(r) for r in rows]
-        del rows
-        weight, bias, mean, spread = _ridge(x, torch.cat(wanted), ridge)
+        what = f"batches of the cascade's step {number + 1} of {steps}"
+        x = known.features(what)
+        real = None if unknown is None else unknown.features(f"{what}, photographs")
+        wanted = torch.cat([targets(fit, truth) for fit, truth in zip(known.fits, known.truths, strict=True)])
+        weight, bias, mean, spread = _regression(x, wanted, settings, real)
+        weight, bias = _as_step(weight, bias, mean, spread, settings)
         found.append((weight, bias, mean, spread))
-        moved = (x @ weight + bias).split(sizes)
-        fits = [posed(fit, step, model) for fit, step in zip(fits, moved, strict=True)]
+        known.move(x @ weight + bias)
+        if unknown is not None and real is not None:
+            unknown.move(real @ weight + bias)
     weights, biases, means, spreads = (torch.stack(list(parts)) for parts in zip(*found, strict=True))
     return FitCascade(weights, biases, means, spreads)

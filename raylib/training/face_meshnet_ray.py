@@ -107,7 +107,7 @@ def training_photographs(config: TrainMeshnetConfig) -> list[Path]:
         ConfigError: there are no more than are held out.
     """
     face = config.face
-    if face.photographs is None or face.photo_share == 0:
+    if face.photographs is None:
         return []
     paths = sorted(p for p in Path(face.photographs).rglob("*") if p.suffix.lower() in _PICTURES)
     if len(paths) <= face.held_out_photographs:
@@ -198,11 +198,15 @@ def start(config: TrainMeshnetConfig) -> tuple[FaceMeshNet, FitCorrector]:
         return network.train(), corrector
     torch.manual_seed(config.seed)
     network = build_network(model, face.architecture)
-    path = Path(face.cache) / "cascade.safetensors"
+    noise = face.cascade_noise if face.photographs else 0.0
+    path = Path(face.cache) / f"cascade_{noise:g}.safetensors"
     if not path.is_file():
         samples = FaceSamples(Path(face.cache) / "train", model)
         index = np.arange(min(len(samples), _CASCADE_SAMPLES))
-        cascade = train_cascade(model, samples, index, face.cascade_steps, face.cascade_ridge, config.seed)
+        photos = FaceSamples(Path(face.cache) / "photographs", model) if noise else None
+        cascade = train_cascade(
+            model, samples, index, face.cascade_steps, face.cascade_ridge, config.seed, photos, noise
+        )
         corrector = FitCorrector(model, samples.mean_albedo(), cascade)
         partial_path = path.with_suffix(".partial")
         save_weights(network, face.architecture, corrector, partial_path)

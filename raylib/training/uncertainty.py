@@ -89,7 +89,8 @@ def error_trend(judged: JudgedErrors) -> ErrorTrend:
     u, s, patterns = u[:, :_PATTERNS], s[:_PATTERNS], patterns[:_PATTERNS]
     features = judged.features.double()
     means, spreads = features.mean(0), features.std(0).clamp(min=1e-4)
-    weights = ridge_weights(with_squares(features, means, spreads), u * s, _RIDGE)
+    x = with_squares(features, means, spreads)
+    weights = ridge_weights(x.T @ x / len(x), x.T @ (u * s) / len(x), _RIDGE)
     return ErrorTrend(means.float(), spreads.float(), weights.float(), patterns.float())
 
 

@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py photographs DIR [--count 100] [--sheet worst.png]
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py lights [--people 16]
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py yale DIR
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_physics.py normals DIR
 
 All take `--method meshnet` (or `landmarks`) and `--refine 0 30`. One process, in batches as the job has them;
 processor time of one core.
@@ -18,6 +19,12 @@ same mean in each picture, over the vertices that are seen bare. And PSNR under 
 
 yale: the same variance on Yale B, by the angles of the lights; landmarks are those of the photograph lit from the
 front, since the camera stands still.
+
+normals: real shapes. On Yale B photometric stereo (Woodham 1980, robust against shadow and shine) tells every pixel's
+normal from all photographs of a person; each photograph lit within 45 degrees is reconstructed alone, with its own
+landmarks, and its mesh's normals are compared after the rotation that brings both together best, as those of the mean
+face in the same pose are. "Towards the mean" is the mesh halfway between: where that is much better, shapes are
+exaggerated.
 """
 
 from __future__ import annotations
@@ -31,8 +38,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from raylib.benchmark.yale_b import read_people
-from raylib.camera import focal_from_fov, rotation_from_euler_deg
+from raylib.benchmark.yale_b import LitFace, read_people
+from raylib.camera import Camera, focal_from_fov, rotation_from_euler_deg
 from raylib.color import srgb_to_linear
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
 from raylib.estimates import FaceBatch, FaceEstimates
@@ -46,6 +53,7 @@ from raylib.mesh import face_areas_normals, vertex_normals
 from raylib.preview import clay_view
 from raylib.reconstruction.methods import Method, load_method
 from raylib.refinement import Refiner
+from raylib.render import rasterize_pixels
 from raylib.segmentation import FaceSegmenter
 from raylib.synthesis import FaceSynthesizer, seeds_of
 
@@ -240,31 +248,32 @@ def _unseen(judge: AppearanceJudge, faces, i: int, estimate: FaceEstimates, prio
     return judge(mine, face).figures["unseen_psnr"]
 
 
+def _exposed(person: LitFace, k: int) -> np.ndarray:
+    """Returns a photograph as bright as a camera would have made it, (h, w, 3)."""
+    gray = np.clip(person.photos[k] * (200 / max(float(np.percentile(person.photos[k], 95)), 1.0)), 0, 255)
+    return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
+
+
 def yale(args: argparse.Namespace) -> None:
     detector = FaceDetector(FaceSettings())
     reconstruct = Reconstructor(args.method)
     skin = reconstruct.model.regions.numpy() == 0
     for person in read_people(Path(args.folder)):
         frontal = int(person.angles_deg.argmin())
-
-        def exposed(k: int, photos: np.ndarray = person.photos) -> np.ndarray:
-            gray = np.clip(photos[k] * (200 / max(float(np.percentile(photos[k], 95)), 1.0)), 0, 255)
-            return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
-
-        points = detector(exposed(frontal))[0].landmarks
+        points = detector(_exposed(person, frontal))[0].landmarks
         for low, high in itertools.pairwise(_YALE_BINS_DEG):
             chosen = np.flatnonzero((person.angles_deg >= low) & (person.angles_deg < high))
             estimates: dict[int, list[FaceEstimates]] = {n: [] for n in args.refine}
             for first in range(0, len(chosen), _BATCH):
                 some = chosen[first : first + _BATCH]
-                batch = reconstruct.batch([exposed(k) for k in some], [points] * len(some), _YALE_FOV_DEG)
+                batch = reconstruct.batch([_exposed(person, k) for k in some], [points] * len(some), _YALE_FOV_DEG)
                 for n, estimate in reconstruct(batch, args.refine).items():
                     estimates[n].append(estimate)
             for n, parts in estimates.items():
                 camera = parts[0].camera.select(slice(0, 1))
                 pixels = camera.project(parts[0].verts_mm[:1])[0].numpy()
                 # The photographs are linear already; the crops were taken for sRGB, as the job takes every picture.
-                raw = np.stack([_at(pixels, exposed(k) / 255.0)[skin] for k in chosen])
+                raw = np.stack([_at(pixels, _exposed(person, k) / 255.0)[skin] for k in chosen])
                 raw = srgb_to_linear(torch.from_numpy(raw)).numpy()
                 albedo = np.concatenate([p.albedo.numpy()[:, skin] for p in parts])
                 apart = [np.corrcoef(np.log(v.mean(2) + 0.01)) for v in (albedo, raw)]
@@ -274,9 +283,75 @@ def yale(args: argparse.Namespace) -> None:
                 print(f"{which}: variance {share:.0%}, correlation {mine:.2f} against {theirs:.2f}", flush=True)
 
 
+def _stereo(person: LitFace) -> tuple[np.ndarray, np.ndarray]:
+    """Returns normals in camera space (h, w, 3) and how far off they are to be trusted: relative residual, (h, w)."""
+    photos, lamps = person.photos.reshape(len(person.photos), -1) / 255.0, person.directions.numpy()
+    usable = (~person.saturated & (person.angles_deg < _YALE_BINS_DEG[-1])[:, None, None]).reshape(photos.shape)
+    bright = photos > 0.15 * np.quantile(np.where(usable, photos, 0), 0.9, axis=0)
+    weight = (usable & bright).astype(float)
+    for _ in range(8):
+        A = np.einsum("np,ni,nj->pij", weight, lamps, lamps) + 1e-6 * np.eye(3)
+        b = np.einsum("np,ni,np->pi", weight, lamps, photos)
+        scaled = np.linalg.solve(A, b[..., None])[..., 0]
+        expected = lamps @ scaled.T
+        left = photos - np.maximum(expected, 0)
+        scale = 1.4826 * np.median(np.abs(left), axis=0) + 0.01
+        weight = usable * bright * (expected > 0) / (1 + (left / (1.5 * scale)) ** 2)  # Cauchy's
+    albedo = np.linalg.norm(scaled, axis=1).clip(1e-6)
+    residual = np.sqrt((weight * left**2).sum(0) / weight.sum(0).clip(1e-6)) / albedo.clip(1e-3)
+    residual[albedo < 0.4 * np.median(albedo)] = np.inf
+    shape = person.photos.shape[1:]
+    return (scaled / albedo[:, None]).reshape(*shape, 3), residual.reshape(shape)
+
+
+def _normal_error(
+    verts: torch.Tensor, camera: Camera, faces: torch.Tensor, true: np.ndarray, off: np.ndarray
+) -> float:
+    """Returns the median angle to the true normals, degrees, after the best rotation."""
+    seen = camera.to_camera(verts[None])
+    pixels = torch.cat([camera.project(verts[None]), seen[..., 2:]], dim=2).numpy()
+    fragments = rasterize_pixels(pixels, faces.numpy(), off.shape)
+    hit = fragments.pix_to_face[0] >= 0
+    corners = vertex_normals(seen, faces)[0].numpy()[faces.numpy()[fragments.pix_to_face[0][hit]]]
+    mine = (corners * fragments.bary_coords[0][hit][..., None]).sum(1)
+    mine /= np.linalg.norm(mine, axis=1, keepdims=True)
+    wanted = true[hit]
+    sure = (off[hit] < 0.12) & (wanted[:, 2] < -0.3) & (mine[:, 2] < -0.25)
+    u, _, v = np.linalg.svd(mine[sure].T @ wanted[sure])
+    turned = mine[sure] @ (u * [1, 1, np.sign(np.linalg.det(u @ v))]) @ v
+    return float(np.median(np.degrees(np.arccos(np.clip((turned * wanted[sure]).sum(1), -1, 1)))))
+
+
+def normals(args: argparse.Namespace) -> None:
+    detector = FaceDetector(FaceSettings())
+    reconstruct = Reconstructor(args.method)
+    model = reconstruct.model
+    ratios: dict[str, list[float]] = {}
+    for person in read_people(Path(args.folder)):
+        true, off = _stereo(person)
+        pictures = [_exposed(person, k) for k in np.flatnonzero(person.angles_deg < 45)]
+        found = [(rgb, faces[0].landmarks) for rgb in pictures if (faces := detector(rgb))]
+        batch = reconstruct.batch([rgb for rgb, _ in found], [points for _, points in found], _YALE_FOV_DEG)
+        print(f"{person.name}: {len(pictures)} photographs, face found in {len(found)}")
+        for n, estimate in reconstruct(batch, args.refine).items():
+            errors: dict[str, list[float]] = {"mean face": [], "mesh": [], "towards the mean": []}
+            for i in range(len(found)):
+                camera, verts = estimate.camera.select(slice(i, i + 1)), estimate.verts_mm[i]
+                shapes = model.mean, verts, (model.mean + verts) / 2
+                for name, shape in zip(errors, shapes, strict=True):
+                    errors[name].append(_normal_error(shape, camera, model.faces, true, off))
+            average = {name: float(np.mean(values)) for name, values in errors.items()}
+            for name in ("mesh", "towards the mean"):
+                ratio = average[name] / average["mean face"]
+                ratios.setdefault(f"{args.method}, {n} steps, {name}", []).append(ratio)
+                print(f"  {n} steps, {name}: {average[name]:.2f} degrees, {ratio:.2f} of the mean face's", flush=True)
+    for name, values in ratios.items():
+        print(f"{name}: {np.mean(values):.3f} of the mean face's")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["photographs", "lights", "yale"])
+    parser.add_argument("what", choices=["photographs", "lights", "yale", "normals"])
     parser.add_argument("folder", nargs="?", help="photographs, or Yale B")
     parser.add_argument("--method", default="meshnet", choices=["meshnet", "landmarks"])
     parser.add_argument("--refine", type=int, nargs="+", default=[0, 30])
@@ -287,7 +362,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="all faces on the sheet")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    {"photographs": photographs, "lights": lights, "yale": yale}[args.what](args)
+    {"photographs": photographs, "lights": lights, "yale": yale, "normals": normals}[args.what](args)
 
 
 if __name__ == "__main__":
