@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -37,20 +35,11 @@ def rotation_vector(R: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3"]:
     return skew * (torch.atan2(sine, cosine) / sine.clamp(min=1e-8))[:, None]
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """What all steps share: penalty, how much the excess counts, and which numbers of a step are identity."""
-
-    ridge: float
-    noise: float
-    identity: slice
-
-
 class StepTargets:
-    """Steps of pose and expression that would bring a fit to the truth, and the true identity.
+    """Steps of the pose that would bring a fit to the truth, and the true identity and expression.
 
-    Identity is wanted itself, not its step: so what a regression holds back leads to the average face instead of to
-    the landmark fit, whose errors on photographs are others than on synthetic faces.
+    Coefficients are wanted themselves, not their steps: so what a regression holds back leads to the average face
+    instead of to the landmark fit, whose errors on photographs are others than on synthetic faces.
 
     Args:
         model: the face model.
@@ -63,7 +52,7 @@ class StepTargets:
         self._model = model
 
     def __call__(self, fit: CropFit, truth: FaceTruth) -> Float[Tensor, "b c"]:
-        """Returns turn, shift and log depth of the step, identity, and the expression's step."""
+        """Returns turn, shift and log depth of the step, identity and expression."""
         moved = ((truth.verts_mm - self._model.mean) * self._weight[:, None]).flatten(1)
         coefficients = moved @ self._solve.T
         low, high = self._model.expression_bounds.unbind(1)
@@ -72,8 +61,7 @@ class StepTargets:
         turn = rotation_vector(truth.camera.R @ fit.camera.R.transpose(1, 2))
         shift = _origin(truth.camera) - _origin(fit.camera)
         depth = fit.camera.focal_px / truth.camera.focal_px * truth.camera.T[:, 2] / fit.camera.T[:, 2]
-        expression = coefficients[:, k:] - fit.expression
-        return torch.cat([turn, shift, depth.log()[:, None], coefficients[:, :k], expression], dim=1)
+        return torch.cat([turn, shift, depth.log()[:, None], coefficients], dim=1)
 
 
 def _origin(camera: Camera) -> Float[Tensor, "b 2"]:
@@ -112,12 +100,12 @@ def ridge_weights(gram: Float[Tensor, "f f"], cross: Float[Tensor, "f c"], ridge
 
 
 def _regression(
-    x: Float[Tensor, "n f"], y: Float[Tensor, "n c"], settings: _Settings, real: Float[Tensor, "m f"] | None
+    x: Float[Tensor, "n f"], y: Float[Tensor, "n c"], ridge: float, real: Float[Tensor, "m f"] | None, noise: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns weights, bias, mean and spread of the regression of y on standardised x; x and real change in place.
 
-    For identity, photographs' features are taken for a synthetic face's and an independent noise, which the weights
-    are not to answer to: errors in variables. Pose and expression show in the landmarks of a photograph as well.
+    Photographs' features (`real`) are taken for a synthetic face's and an independent noise, which the weights are
+    not to answer to: errors in variables.
     """
     mean, spread = x.mean(0), x.std(0).clamp(min=1e-4)
     for features in (x, real):
@@ -127,22 +115,19 @@ def _regression(
     centre, reach = y.mean(0), 4 * y.std(0)
     gram = x.T @ x / len(x)
     cross = x.T @ (y - centre).clamp(-reach, reach) / len(x)
-    weight = ridge_weights(gram, cross, settings.ridge)
     if real is not None:
         factor = excess_noise(real, gram)
-        gram.addmm_(factor, factor.T, alpha=settings.noise)
-        weight[:, settings.identity] = ridge_weights(gram, cross[:, settings.identity], settings.ridge)
-    return weight, centre, mean, spread
+        gram.addmm_(factor, factor.T, alpha=noise)
+    return ridge_weights(gram, cross, ridge), centre, mean, spread
 
 
-def _as_step(
-    weight: Tensor, bias: Tensor, mean: Tensor, spread: Tensor, settings: _Settings
-) -> tuple[Tensor, Tensor]:
-    """Returns weights and bias of identity's steps from those of identity itself, which is a feature too."""
-    count = settings.identity.stop - settings.identity.start
+def _as_step(weight: Tensor, bias: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns weights and bias of the coefficients' steps from those of the coefficients, which are features too."""
+    count = weight.shape[1] - POSE_STEPS
     number = torch.arange(count)
-    weight[FIRST_COEFFICIENT + number, settings.identity.start + number] -= spread[FIRST_COEFFICIENT:][:count]
-    bias[settings.identity] -= mean[FIRST_COEFFICIENT:][:count]
+    weight, bias = weight.clone(), bias.clone()
+    weight[FIRST_COEFFICIENT + number, POSE_STEPS + number] -= spread[FIRST_COEFFICIENT:][:count]
+    bias[POSE_STEPS:] -= mean[FIRST_COEFFICIENT:][:count]
     return weight, bias
 
 
@@ -198,7 +183,7 @@ def train_cascade(
 
     Every sample counts twice: as it is, and mirrored, reframed and with landmarks nearer to the truth, since on
     photographs, for which it was made, the detector errs less than on synthetic faces. Photographs, which have no
-    truth, tell which features identity is not to be read from (`excess_noise`).
+    truth, tell which features are not to be trusted (`excess_noise`).
 
     Args:
         model: the face model.
@@ -216,15 +201,14 @@ def train_cascade(
     unknown = None
     if photographs is not None and noise:
         unknown = _Side(_doubled(photographs, np.arange(len(photographs)), change, rng, truth=False), model)
-    settings = _Settings(ridge, noise, slice(POSE_STEPS, POSE_STEPS + len(model.identity)))
     found = []
     for number in range(steps):
         what = f"batches of the cascade's step {number + 1} of {steps}"
         x = known.features(what)
         real = None if unknown is None else unknown.features(f"{what}, photographs")
         wanted = torch.cat([targets(fit, truth) for fit, truth in zip(known.fits, known.truths, strict=True)])
-        weight, bias, mean, spread = _regression(x, wanted, settings, real)
-        weight, bias = _as_step(weight, bias, mean, spread, settings)
+        weight, bias, mean, spread = _regression(x, wanted, ridge, real, noise)
+        weight, bias = _as_step(weight, bias, mean, spread)
         found.append((weight, bias, mean, spread))
         known.move(x @ weight + bias)
         if unknown is not None and real is not None:
