@@ -198,9 +198,9 @@ def test_what_photographs_scatter_more_is_not_answered_to():
 
 
 @pytest.mark.slow
-def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(model, corrector):
+def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(model):
     samples = InMemory(rendered_samples(model, 64, 11, size=64, bias=0.02))
-    # These "photographs" are the same faces with landmarks that err in a way that no synthetic face's do.
+    # These "photographs" have landmarks that err in a way that no synthetic face's do.
     odd = rendered_samples(model, 64, 12, size=64, bias=-0.08)
     photos = InMemory(odd)
     trusting, wary = (train_cascade(model, samples, np.arange(64), 2, 2.0, 0, p) for p in (None, photos))

@@ -72,6 +72,12 @@ class LitFace:
     directions: Float[Tensor, "n 3"]
     angles_deg: Float[np.ndarray, " n"]
 
+    def exposed(self, k: int) -> NDArray[np.uint8]:
+        """Returns photograph k as bright as a camera would have made it, (h, w, 3)."""
+        gain = 200 / max(float(np.percentile(self.photos[k], 95)), 1.0)
+        gray = np.clip(self.photos[k] * gain, 0, 255).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=2)
+
 
 def _gray(path: Path) -> Float[np.ndarray, "h w"]:
     return np.asarray(Image.open(path).convert("L"), dtype=np.float32)
@@ -176,8 +182,7 @@ def relight(face: LitFace, detector: FaceDetector) -> Relit:
     """
     height, width = face.photos.shape[1:]
     frontal = int(face.angles_deg.argmin())
-    gray = np.clip(face.photos[frontal] * (200 / np.percentile(face.photos[frontal], 95)), 0, 255).astype(np.uint8)
-    found = detector(np.repeat(gray[..., None], 3, axis=2))
+    found = detector(face.exposed(frontal))
     if not found:
         raise ConfigError(f"data has no face in the photograph of {face.name} lit from the front")
     prior = load_prior()

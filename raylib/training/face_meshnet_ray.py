@@ -107,7 +107,8 @@ def training_photographs(config: TrainMeshnetConfig) -> list[Path]:
         ConfigError: there are no more than are held out.
     """
     face = config.face
-    if face.photographs is None:
+    used = face.photo_share or (face.cascade_noise and not face.init_weights)
+    if face.photographs is None or not used:
         return []
     paths = sorted(p for p in Path(face.photographs).rglob("*") if p.suffix.lower() in _PICTURES)
     if len(paths) <= face.held_out_photographs:

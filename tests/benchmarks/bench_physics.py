@@ -10,8 +10,9 @@ processor time of one core.
 
 photographs: PSNR and SSIM of the rendering (albedo at the vertices times shading, no texture) over the 128 px crop,
 inside the bare face; distance of the landmarks from dlib's, of all 68 and of the 51 without the jaw, as shares of the
-distance of the outer eye corners; triangles turned over. The sheet shows the ten photographs with the least PSNR, or
-all (`--all`), with side views.
+distance of the outer eye corners; triangles turned over; how much identity scatters among the faces and how far their
+average lies from the mean face, to be compared with a folder of `evaluate.py pictures`. The sheet shows the ten
+photographs with the least PSNR, or all (`--all`), with side views.
 
 lights: synthetic people of the split `test`, each lit in 8 ways. How much the albedo of a vertex varies among the
 pictures, as a share of how much the picture's colours at that vertex do: variance of values that are scaled to the
@@ -61,6 +62,7 @@ _BATCH = 16
 _FOV_DEG = 30.0  # what the job assumes
 _YALE_FOV_DEG = 10.0
 _YALE_BINS_DEG = (0, 30, 50, 78)
+_STEREO_INPUT_DEG = 45  # photographs lit up to here are reconstructed
 _TILE_PX = 160
 
 
@@ -120,11 +122,13 @@ def photographs(args: argparse.Namespace) -> None:
                 found.append((path, rgb, face.landmarks))
     rows: dict[int, list[dict[str, float]]] = {n: [] for n in args.refine}
     tiles = []
+    identities: dict[int, list[torch.Tensor]] = {n: [] for n in args.refine}
     for first in range(0, len(found), _BATCH):
         some = found[first : first + _BATCH]
         batch = reconstruct.batch([rgb for _, rgb, _ in some], [points for _, _, points in some])
         estimates = reconstruct(batch, args.refine)
         for n, estimate in estimates.items():
+            identities[n].append(estimate.identity)
             picture, target, weight = (x.numpy() for x in reconstruct.refiner.pictures(batch, estimate))
             distance = (estimate.landmarks_px - batch.landmarks_px).norm(dim=2)
             apart = (batch.landmarks_px[:, OUTER_EYE[0]] - batch.landmarks_px[:, OUTER_EYE[1]]).norm(dim=1)
@@ -155,6 +159,9 @@ def photographs(args: argparse.Namespace) -> None:
         print(f"  landmarks {nme.mean():.2%}, most {nme.max():.1%}, {np.mean(nme > 0.04):.0%} over 4 %", end="; ")
         print(f"without the jaw {of['nme_inner'].mean():.2%}")
         print(f"  triangles turned {turned.mean():.2f} a face, most {turned.max():.0f}")
+        identity = torch.cat(identities[n])
+        shape = torch.einsum("k,kvc->vc", identity.mean(0), reconstruct.model.identity).square().sum(1).mean().sqrt()
+        print(f"  identity's variance {identity.var(0).sum():.1f}, its average {shape:.2f} mm from the mean face")
     rate = count / reconstruct.method_s
     print(f"method {1e3 / rate:.1f} ms a face ({rate:.0f} a second)", end=", ")
     print(f"refinement {reconstruct.refine_s / count:.2f} s a face")
@@ -248,32 +255,26 @@ def _unseen(judge: AppearanceJudge, faces, i: int, estimate: FaceEstimates, prio
     return judge(mine, face).figures["unseen_psnr"]
 
 
-def _exposed(person: LitFace, k: int) -> np.ndarray:
-    """Returns a photograph as bright as a camera would have made it, (h, w, 3)."""
-    gray = np.clip(person.photos[k] * (200 / max(float(np.percentile(person.photos[k], 95)), 1.0)), 0, 255)
-    return np.repeat(gray.astype(np.uint8)[..., None], 3, axis=2)
-
-
 def yale(args: argparse.Namespace) -> None:
     detector = FaceDetector(FaceSettings())
     reconstruct = Reconstructor(args.method)
     skin = reconstruct.model.regions.numpy() == 0
     for person in read_people(Path(args.folder)):
         frontal = int(person.angles_deg.argmin())
-        points = detector(_exposed(person, frontal))[0].landmarks
+        points = detector(person.exposed(frontal))[0].landmarks
         for low, high in itertools.pairwise(_YALE_BINS_DEG):
             chosen = np.flatnonzero((person.angles_deg >= low) & (person.angles_deg < high))
             estimates: dict[int, list[FaceEstimates]] = {n: [] for n in args.refine}
             for first in range(0, len(chosen), _BATCH):
                 some = chosen[first : first + _BATCH]
-                batch = reconstruct.batch([_exposed(person, k) for k in some], [points] * len(some), _YALE_FOV_DEG)
+                batch = reconstruct.batch([person.exposed(k) for k in some], [points] * len(some), _YALE_FOV_DEG)
                 for n, estimate in reconstruct(batch, args.refine).items():
                     estimates[n].append(estimate)
             for n, parts in estimates.items():
                 camera = parts[0].camera.select(slice(0, 1))
                 pixels = camera.project(parts[0].verts_mm[:1])[0].numpy()
                 # The photographs are linear already; the crops were taken for sRGB, as the job takes every picture.
-                raw = np.stack([_at(pixels, _exposed(person, k) / 255.0)[skin] for k in chosen])
+                raw = np.stack([_at(pixels, person.exposed(k) / 255.0)[skin] for k in chosen])
                 raw = srgb_to_linear(torch.from_numpy(raw)).numpy()
                 albedo = np.concatenate([p.albedo.numpy()[:, skin] for p in parts])
                 apart = [np.corrcoef(np.log(v.mean(2) + 0.01)) for v in (albedo, raw)]
@@ -329,7 +330,7 @@ def normals(args: argparse.Namespace) -> None:
     ratios: dict[str, list[float]] = {}
     for person in read_people(Path(args.folder)):
         true, off = _stereo(person)
-        pictures = [_exposed(person, k) for k in np.flatnonzero(person.angles_deg < 45)]
+        pictures = [person.exposed(k) for k in np.flatnonzero(person.angles_deg < _STEREO_INPUT_DEG)]
         found = [(rgb, faces[0].landmarks) for rgb in pictures if (faces := detector(rgb))]
         batch = reconstruct.batch([rgb for rgb, _ in found], [points for _, points in found], _YALE_FOV_DEG)
         print(f"{person.name}: {len(pictures)} photographs, face found in {len(found)}")
