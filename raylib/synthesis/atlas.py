@@ -191,16 +191,20 @@ def _brow_frame(
     at: Float[np.ndarray, "n 3"], marks: Float[np.ndarray, "68 3"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Returns along the nearer brow 0 at the nose to 1 at the temple, beyond at the ends, and mm above its line."""
-    line = marks[22:27] * [1, 1, 1]
+    line = marks[22:27]
     mirrored = at * np.where(at[:, :1] < 0, [[-1, 1, 1]], [[1, 1, 1]])
     distance, along = _to_line(mirrored, line)
     x = np.clip(mirrored[:, 0], line[0, 0], line[-1, 0])
     above = mirrored[:, 1] - np.interp(x, line[:, 0], line[:, 1])
-    across = np.where(distance < 15, np.sign(above) * distance, FAR)
+    across = np.where(distance < 20, np.sign(above) * distance, FAR)
     inner = mirrored[:, 0] < line[0, 0]
     along = np.where(inner, -(line[0, 0] - mirrored[:, 0]) / 40, along)
-    across = np.where(inner & (distance < 15), above, across)
-    return along, across
+    across = np.where(inner & (distance < 20), above, across)
+    # Past the temple the nearest point is the line's end, around which a brow below the line would curl.
+    last = line[-1] - line[-2]
+    past = (mirrored - line[-1]) @ last / np.linalg.norm(last)
+    length = np.linalg.norm(np.diff(line, axis=0), axis=1).sum()
+    return np.where(past > 0, 1 + past / length, along), across
 
 
 def _lid_frame(

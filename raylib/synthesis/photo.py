@@ -67,7 +67,7 @@ def draw_effects(rng: np.random.Generator, size: int, skin: float = _MIDDLE_SKIN
         motion_px=int(rng.integers(2, 6)) * int(rng.choice([-1, 1])) if rng.random() < 0.06 else 0,
         shot_noise=float(rng.gamma(1.2, 0.012)),
         read_noise=float(rng.gamma(1.2, 0.0025)),
-        contrast=float(rng.uniform(0.1, 0.8)),
+        contrast=float(rng.uniform(0.3, 1.0)),
         shrink=float(rng.uniform(0.4, 0.8)) if rng.random() < 0.15 else 1.0,
         jpeg_quality=int(rng.integers(55, 98)) if rng.random() < 0.8 else 0,
     )

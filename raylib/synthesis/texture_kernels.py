@@ -149,7 +149,7 @@ def paint(
                     color[k] = color[k] * (1 - cover) + cover * look.beard_color[k] * (1 + 0.22 * bristle)
             # Brows: strokes that rise from the nose and lie down towards the temple.
             along, across = m[_BROW_ALONG], m[_BROW_ACROSS]
-            if abs(across) < 12 and along > -0.25:
+            if abs(across) < 18 and along > -0.25:
                 width = look.brow_width * (
                     0.75
                     + 0.5 * _smooth(along, np.float32(0), np.float32(0.3))

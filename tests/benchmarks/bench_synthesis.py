@@ -1,6 +1,6 @@
 """How fast synthetic faces are made, and whether a detector and the segmentation network see them.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_synthesis.py [--faces 72] [--source prior]
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_synthesis.py [--faces 72] [--source prior] [--first 5000]
 
 Processor time of one core a picture, all stages; F1 of the shipped U-Net against the labels at all poses; and how
 many faces dlib's HOG finds (one upsampling) on pictures of 256 px among those that are turned from the camera by at
@@ -22,13 +22,13 @@ from raylib.segmentation import FaceSegmenter, Label
 from raylib.synthesis import FaceSynthesizer, seeds_of
 
 
-def _detect(source: str, count: int) -> None:
+def _detect(source: str, count: int, first: int) -> None:
     """Prints how many of `count` faces dlib's HOG finds."""
     make = FaceSynthesizer(source, SynthesisSettings(size_px=256, yaw_deg=30, pitch_deg=30, roll_deg=20))
     detector = dlib.get_frontal_face_detector()
     groups: dict[str, dict[str, list[bool]]] = {name: defaultdict(list) for name in ("turn", "yaw", "pitch", "light")}
     found: list[bool] = []
-    for seed in seeds_of("validation", 2 * count + 20, 5000):
+    for seed in seeds_of("validation", 2 * count + 20, first):
         faces = make([seed])
         turn = faces.turn_deg[0]
         if turn > 30 or len(found) == count:
@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=int, default=72)
     parser.add_argument("--source", default="prior", help="'prior' or a model file")
+    parser.add_argument("--first", type=int, default=5000, help="number of the first validation picture for HOG")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for size in (128, 256):
@@ -60,7 +61,7 @@ def main() -> None:
             times.append(time.thread_time() - start)
         print(f"{size} px: {np.median(times) * 1e3:.0f} ms a picture (median), {np.mean(times) * 1e3:.0f} (mean)")
 
-    _detect(args.source, args.faces)
+    _detect(args.source, args.faces, args.first)
 
     faces = FaceSynthesizer(args.source, SynthesisSettings(size_px=256))(seeds_of("validation", args.faces))
     segmenter = FaceSegmenter(device="cpu")
