@@ -31,7 +31,7 @@ from raylib.ray_cluster import join_ray
 from raylib.reconstruction.progress import RunProgress
 from raylib.reconstruction.storage import Location, check_writable
 from raylib.segmentation import draw_labels
-from raylib.synthesis import FaceSynthesizer, seeds_of
+from raylib.synthesis import GENERATOR_VERSION, FaceSynthesizer, seeds_of
 from raylib.synthesis.generator import check_folders
 from raylib.synthesis.head import Source, load_source
 
@@ -71,6 +71,7 @@ def synthesize(config: SynthesizeConfig, console: Console | None = None) -> int:
         "source": source.name,
         "source_sha256": source.sha256,
         "schema_version": SCHEMA_VERSION,
+        "generator_version": GENERATOR_VERSION,
         "rows": config.count,
         "made_in_this_run": progress.images,
         "images_per_second": None if progress.rate is None else round(progress.rate, 2),
@@ -107,7 +108,8 @@ def print_plan(config: SynthesizeConfig, console: Console) -> None:
 def config_sha256(config: SynthesizeConfig, source_sha256: str) -> str:
     """Returns the hash of everything that shapes the rows of a seed."""
     values = dataclasses.asdict(config)
-    shaping = {name: values[name] for name in _SHAPING} | {"source": source_sha256, "schema": SCHEMA_VERSION}
+    shaping = {name: values[name] for name in _SHAPING}
+    shaping |= {"source": source_sha256, "schema": SCHEMA_VERSION, "generator": GENERATOR_VERSION}
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 
@@ -157,7 +159,7 @@ def _checked(config: SynthesizeConfig) -> tuple[SynthesizeConfig, Location, Sour
 
 
 def _claim(digest: str) -> dict[str, str]:
-    return {"config_sha256": digest, "schema_version": SCHEMA_VERSION}
+    return {"config_sha256": digest, "schema_version": SCHEMA_VERSION, "generator_version": GENERATOR_VERSION}
 
 
 def _is_mine(output: Location, digest: str) -> bool:
@@ -172,8 +174,8 @@ def _is_mine(output: Location, digest: str) -> bool:
         return False
     if theirs != _claim(digest):
         raise ConfigError(
-            f"output {output.uri!r} holds synthetic faces of other settings or another source; "
-            "give another output or remove it"
+            f"output {output.uri!r} holds synthetic faces of other settings, another source or another version of "
+            "the generator; give another output or remove it"
         )
     return True
 

@@ -125,7 +125,7 @@ def test_synthesis(synthetic):
     assert "3 parts, 2 there already, 1 to be made\nwould make 2 faces of seeds from 2 on\n" in text
     note = {"config_sha256": config_sha256(config, load_prior().sha256), "schema_version": "0"}
     (synthetic / "dataset.json").write_text(json.dumps(note))
-    with pytest.raises(ConfigError, match="of other settings or another source"):
+    with pytest.raises(ConfigError, match="of other settings, another source or another version"):
         said(print_plan, config, synthetic)
     (synthetic / "dataset.json").unlink()
 

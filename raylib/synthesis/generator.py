@@ -26,6 +26,9 @@ from raylib.synthesis.photo_skin import photo_skins
 from raylib.synthesis.picture import Look, Picture, PictureMaker
 from raylib.synthesis.skin import SkinLook, draw_complexion, draw_skin
 
+GENERATOR_VERSION = "2"
+"""Changes whenever a seed means another picture than before."""
+
 _FRAME_POINT = np.array([0.0, -14.0, -20.0], np.float32)  # what stands in the middle of the picture, more or less
 
 
