@@ -26,7 +26,9 @@ from raylib.metrics import (
 )
 from raylib.morphable import REGIONS, load_prior
 
-FIGURES = ("normals_deg", "vertex_mm", "vertex_normals_deg", *FACE_REGIONS, "regions", "pose_deg", "landmark_nme")
+FIGURES = (
+    "normals_deg", "surface", "vertex_mm", "vertex_normals_deg", *FACE_REGIONS, "regions", "pose_deg", "landmark_nme",
+)  # fmt: skip
 """Figures of a face that are averaged over faces; NaN where one is not defined."""
 
 _LEAST_REGION_POINTS = 20
@@ -40,7 +42,8 @@ class ShapeErrors:
         distances: of the scan's points after a similarity, millimetres.
         distances_rigid: the same after a rigid motion, where size counts.
         anchor: for each distance the prior's vertex that stands for its place.
-        figures: see `FIGURES`; lengths in millimetres, angles in degrees, `landmark_nme` as a share.
+        figures: see `FIGURES`; lengths in millimetres, angles in degrees, `landmark_nme` as a share, `surface` in
+            times the truth's: see `area_near`.
         alignment: the similarity that laid the reconstruction onto the truth.
         yaw_deg: of the head in the picture, NaN where it is not known.
     """
@@ -79,6 +82,9 @@ def shape_errors(
     if face.scan_normals is not None:
         found = surface.normals_at(error.closest) @ error.alignment.R.T
         figures["normals_deg"] = float(angles_deg(found, face.scan_normals[error.points]).mean())
+    if len(face.faces):
+        mine = area_near(error.alignment.apply(prediction.verts), prediction.faces, face.landmarks[NOSE_TIP])
+        figures["surface"] = mine / area_near(face.verts, face.faces, face.landmarks[NOSE_TIP])
     if prediction.in_prior_topology and face.in_prior_topology:
         figures |= _dense_errors(prediction, face, align)
     figures |= _region_errors(surface, error, face, regions, align)
@@ -95,6 +101,19 @@ def shape_errors(
         error.alignment,
         float("nan") if photo is None or photo.camera is None else float(euler_deg(photo.camera.R)[0, 0]),
     )
+
+
+def area_near(
+    verts: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], nose_tip: Float[np.ndarray, " 3"]
+) -> float:
+    """Returns the area, mm^2, of the triangles whose centre lies within 95 mm of the nose tip.
+
+    Against the truth's it tells what scan to mesh cannot: a surface crumpled into many layers passes near every point.
+    """
+    triangles = verts[faces]
+    near = np.linalg.norm(triangles.mean(1) - nose_tip, axis=1) <= FACE_RADIUS_MM
+    a, b, c = triangles[near].swapaxes(0, 1)
+    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
 
 
 def _dense_errors(prediction: Prediction, face: TrueFace, align: bool) -> dict[str, float]:
