@@ -108,7 +108,7 @@ def area_near(
 ) -> float:
     """Returns the area, mm^2, of the triangles whose centre lies within 95 mm of the nose tip.
 
-    Against the truth's it tells what scan to mesh cannot: a surface crumpled into many layers passes near every point.
+    Against the truth's it tells what scan to mesh cannot: a surface crumpled into layers passes near every point.
     """
     triangles = verts[faces]
     near = np.linalg.norm(triangles.mean(1) - nose_tip, axis=1) <= FACE_RADIUS_MM
