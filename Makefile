@@ -2,9 +2,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TARGET ?= cpu
-# Tests mostly wait for Ray's processes to start and end: files of them run side by side, each side on a Ray of its own.
-SIDES ?= 2
-PYTEST = $(BIN)/python -m pytest -n $(SIDES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast lint lock image clean report-assets browser
 
@@ -21,10 +18,10 @@ demo: .venv/.installed
 	$(BIN)/python jobs/demo.py
 
 test: .venv/.installed lint browser
-	$(PYTEST)
+	$(BIN)/python -m pytest
 
 test-fast: .venv/.installed lint browser
-	$(PYTEST) -m "not slow"
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

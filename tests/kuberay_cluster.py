@@ -48,9 +48,8 @@ class LocalCluster:
         # KubeRay's token, for every pod.
         variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32}
         self.environment = os.environ | variables | environment | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-        self.environment.pop("RAY_ADDRESS", None)
-        # Where `ray start` notes its cluster, so that tests beside this one do not join it.
-        self.environment["RAY_TMPDIR"] = str(self._temp)
+        for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
+            self.environment.pop(name, None)
         self._gcs, dashboard = f"127.0.0.1:{free_port()}", free_port()
         self.dashboard = f"http://127.0.0.1:{dashboard}"
         start = spec["headGroupSpec"]["rayStartParams"]

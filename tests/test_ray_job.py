@@ -30,13 +30,11 @@ def head(tmp_path_factory):
     env = os.environ | {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN": "0" * 32}
     env |= {"PATH": f"{BIN}:{os.environ['PATH']}"}
     env.pop("RAY_ADDRESS", None)
-    temp = f"/tmp/r{os.getpid()}"  # short, since sockets lie below it
-    env["RAY_TMPDIR"] = temp  # where `ray start` notes its cluster, so that tests beside this one do not join it
     gcs, dashboard = free_port(), free_port()
     command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=4", f"--port={gcs}"]
     command += [
         f"--dashboard-port={dashboard}",
-        f"--temp-dir={temp}",
+        f"--temp-dir=/tmp/r{os.getpid()}",
         f"--ray-client-server-port={free_port()}",
         # The port that an agent takes by default is held by any other Ray on the machine, such as the other tests'.
         f"--dashboard-agent-listen-port={free_port()}",
@@ -60,7 +58,7 @@ def head(tmp_path_factory):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        shutil.rmtree(temp, ignore_errors=True)
+        shutil.rmtree(f"/tmp/r{os.getpid()}", ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

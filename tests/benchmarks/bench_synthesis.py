@@ -1,6 +1,6 @@
 """How fast synthetic faces are made, and whether a detector and the segmentation network see them.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_synthesis.py [--faces 72] [--source prior] [--first 5000]
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_synthesis.py [--faces 72] [--source prior] [--first 9000]
 
 Processor time of one core a picture, all stages; F1 of the shipped U-Net against the labels at all poses; and how
 many faces dlib's HOG finds (one upsampling) on pictures of 256 px among those that are turned from the camera by at
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=int, default=72)
     parser.add_argument("--source", default="prior", help="'prior' or a model file")
-    parser.add_argument("--first", type=int, default=5000, help="number of the first validation picture for HOG")
+    parser.add_argument("--first", type=int, default=9000, help="number of the first validation picture for HOG")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for size in (128, 256):
