@@ -159,7 +159,7 @@ def _checked(config: SynthesizeConfig) -> tuple[SynthesizeConfig, Location, Sour
 
 
 def _claim(digest: str) -> dict[str, str]:
-    return {"config_sha256": digest, "schema_version": SCHEMA_VERSION, "generator_version": GENERATOR_VERSION}
+    return {"config_sha256": digest, "schema_version": SCHEMA_VERSION}
 
 
 def _is_mine(output: Location, digest: str) -> bool:

@@ -130,6 +130,13 @@ def test_synthesis(synthetic):
     (synthetic / "dataset.json").unlink()
 
 
+def test_seeds_of_another_version_of_the_generator_are_another_data_set(monkeypatch):
+    config = SynthesizeConfig("out", count=5)
+    before = config_sha256(config, "source")
+    monkeypatch.setattr("raylib.synthesis_run.GENERATOR_VERSION", "another")
+    assert config_sha256(config, "source") != before
+
+
 def test_evaluations(tmp_path, synthetic):
     out, truth = str(tmp_path / "out"), str(synthetic)
     results = write_run(tmp_path / "results", face_rows(2))

@@ -150,8 +150,8 @@ def test_a_seed_is_a_picture_of_its_version():
     settings = SynthesisSettings(size_px=64, camera_effects=False)
     image = FaceSynthesizer("prior", settings)([11, 12]).image
     brightness = [
-        [105.4, 88.7, 105.0, 103.6, 108.8, 95.2, 128.4, 111.3, 113.9, 90.4, 117.8, 119.8, 115.8, 112.8, 119.4, 150.6],
-        [61.8, 117.5, 99.5, 71.7, 100.9, 127.1, 113.9, 69.4, 110.5, 130.9, 112.9, 66.8, 100.9, 118.4, 89.5, 64.0],
+        [105.4, 88.7, 105.0, 103.6, 108.8, 95.2, 128.5, 111.3, 113.9, 90.4, 117.8, 119.8, 115.8, 112.8, 119.4, 150.6],
+        [61.8, 117.5, 99.5, 71.7, 100.9, 126.9, 113.8, 69.4, 110.5, 130.9, 112.9, 66.8, 100.9, 118.4, 89.5, 64.0],
     ]
     # Other processors round otherwise; two millimetres of a brow are half a level.
     assert np.abs(image.reshape(2, 4, 16, 4, 16, 3).mean((2, 4, 5)).reshape(2, 16) - brightness).max() < 0.2

@@ -12,6 +12,7 @@ from raylib.camera import Camera, euler_deg
 from raylib.canonical import OUTER_EYE
 from raylib.evaluation.faces import Prediction, TrueFace
 from raylib.evaluation.regions import FACE_REGIONS
+from raylib.mesh import face_areas_normals
 from raylib.metrics import (
     FACE_RADIUS_MM,
     NOSE_TIP,
@@ -82,9 +83,10 @@ def shape_errors(
     if face.scan_normals is not None:
         found = surface.normals_at(error.closest) @ error.alignment.R.T
         figures["normals_deg"] = float(angles_deg(found, face.scan_normals[error.points]).mean())
-    if len(face.faces):
-        mine = area_near(error.alignment.apply(prediction.verts), prediction.faces, face.landmarks[NOSE_TIP])
-        figures["surface"] = mine / area_near(face.verts, face.faces, face.landmarks[NOSE_TIP])
+    nose_tip = face.landmarks[NOSE_TIP]
+    if true_area := area_near(face.verts, face.faces, nose_tip):
+        mine = area_near(error.alignment.apply(prediction.verts), prediction.faces, nose_tip)
+        figures["surface"] = mine / true_area
     if prediction.in_prior_topology and face.in_prior_topology:
         figures |= _dense_errors(prediction, face, align)
     figures |= _region_errors(surface, error, face, regions, align)
@@ -110,10 +112,9 @@ def area_near(
 
     Against the truth's it tells what scan to mesh cannot: a surface crumpled into layers passes near every point.
     """
-    triangles = verts[faces]
-    near = np.linalg.norm(triangles.mean(1) - nose_tip, axis=1) <= FACE_RADIUS_MM
-    a, b, c = triangles[near].swapaxes(0, 1)
-    return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2)
+    area = face_areas_normals(torch.tensor(verts)[None], torch.tensor(faces))[0][0].numpy()
+    near = np.linalg.norm(verts[faces].mean(1) - nose_tip, axis=1) <= FACE_RADIUS_MM
+    return float(area[near].sum())
 
 
 def _dense_errors(prediction: Prediction, face: TrueFace, align: bool) -> dict[str, float]:

