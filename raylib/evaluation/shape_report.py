@@ -181,9 +181,9 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [
         "## Vertices and normals",
         "",
-        "Means, with the ratio to the mean face in brackets. Surface is the area within 95 mm of the nose tip: scan "
-        "to mesh asks only whether some surface is near, and where there is much more of it than in truth, or normals "
-        "are far off, a small distance means little.",
+        "Means, with the ratio to the mean face in brackets. Surface is the area within 95 mm of the nose tip: "
+        "scan to mesh asks only whether some surface is near, and where there is much more of it than in truth, or "
+        "normals are far off, a small distance means little.",
         "",
     ]
     lines += _table(head, [[name, *(_with_ratio(m[key]) for key in dense)] for name, m in methods.items()])

@@ -3,8 +3,8 @@
     python jobs/reconstruct.py --input PORTRAITS --refine 60 --output SKINS
     python tests/benchmarks/bench_skin.py SKINS
 
-Albedo of the photographs' textures and of drawn skin in the same texels, each face's relative to its median: in bands of
-2 mm across the brow (above the line of the brow's landmarks) and away from the lids.
+Albedo of the photographs' textures and of drawn skin in the same texels, each face's relative to its median: in bands
+of 2 mm across the brow (above the line of the brow's landmarks) and away from the lids.
 """
 
 from __future__ import annotations
