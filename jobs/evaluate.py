@@ -109,7 +109,7 @@ Examples:
 
 Examples:
     python jobs/evaluate.py appearance --out out/appearance --truth out/synthetic --results ours=out/faces
-    python jobs/evaluate.py appearance --out out/features --truth out/synthetic --results out/faces --vgg torchvision
+    python jobs/evaluate.py appearance --out out/lpips --truth out/synthetic --results out/faces --lpips torchvision
 """,
         plan_appearance,
     ),

@@ -30,13 +30,14 @@ from raylib.evaluation.appearance import (
 )
 from raylib.evaluation.drawing import draw, shading, to_bytes, to_linear, to_srgb, transfer_of
 from raylib.evaluation.faces import Prediction, TrueAppearance, TruePhoto
-from raylib.evaluation.picture_metrics import feature_distance, masked_psnr, masked_ssim, relative_error
+from raylib.evaluation.picture_metrics import masked_psnr, masked_ssim, relative_error
 from raylib.evaluation.results import model_landmarks
 from raylib.evaluation.run_appearance import MeanAppearance, appearance_report
 from raylib.evaluation.skin_tone import CLASSES, lab, tone_class, typology_angle_deg
 from raylib.evaluation.truth import prior_truth
 from raylib.lighting import lambert_transfer, rotate_sh, sh_basis, sphere_directions
 from raylib.morphable import REGIONS, load_prior
+from raylib.networks.lpips_distance import load_lpips
 from raylib.segmentation import Label
 
 FACES = load_prior().faces.numpy()
@@ -124,18 +125,6 @@ def test_similarity_inside_a_mask_is_skimage_s_where_the_mask_is_everything():
     )[1].mean()
     assert masked_ssim(a, b, np.ones((60, 60), bool)) == pytest.approx(float(expected))
     assert masked_ssim(b, a, np.ones((60, 60), bool)) < 0.2
-
-
-def test_distance_of_features_ignores_strength_and_what_lies_outside():
-    f = torch.rand(1, 8, 16, 16)
-    mask = torch.zeros(1, 1, 64, 64)
-    mask[..., :32] = 1
-    assert feature_distance([f], [3 * f], mask) == pytest.approx(0, abs=1e-6)
-    g = f.clone()
-    g[..., 8:] = -f[..., 8:]
-    assert feature_distance([g], [f], mask) == pytest.approx(0, abs=1e-6)
-    assert feature_distance([-f], [f], mask) == pytest.approx(4.0, rel=1e-5)
-    assert feature_distance([-f, f], [f, f], mask) == pytest.approx(2.0, rel=1e-5)
 
 
 def test_relative_error_finds_its_factor():
@@ -329,18 +318,19 @@ def _rest(camera: Camera):
     return camera.focal_px, camera.principal_px
 
 
-@pytest.mark.slow
-def test_the_distance_of_features_of_the_same_picture_is_nothing(shared_data):
-    from raylib.evaluation.appearance import VGG_LAYERS
-    from raylib.networks.vgg import load_vgg
+def test_the_perceptual_distance_sees_a_wrong_albedo_on_the_face_and_nothing_beside_it(tmp_path):
+    from test_lpips import random_alexnet
 
-    vgg = load_vgg(str(shared_data("vgg19") / "vgg19_conv_fp16.npz"), VGG_LAYERS)
+    torch.save(random_alexnet(), tmp_path / "alexnet.pth")
     face = some_face()
-    judge = AppearanceJudge(vgg=vgg)
-    right = judge(perfect(face), face).figures["features"]
-    wrong = judge(replace(perfect(face), albedo=some_albedo(3) ** 2), face).figures["features"]
-    assert right < 0.01
-    assert wrong > 10 * right
+    judge = AppearanceJudge(lpips=load_lpips(str(tmp_path / "alexnet.pth")))
+    right = judge(perfect(face), face).figures["lpips"]
+    wrong = judge(replace(perfect(face), albedo=some_albedo(3) ** 2), face).figures["lpips"]
+    assert right < 0.01 * wrong
+    framed = replace(
+        face, photo=replace(face.photo, image=np.where(face.appearance.labels[..., None], face.photo.image, 90))
+    )
+    assert judge(perfect(framed), framed).figures["lpips"] < 0.01 * wrong
 
 
 @pytest.mark.slow

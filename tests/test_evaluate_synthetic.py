@@ -146,7 +146,7 @@ def test_appearance_of_rows_against_synthetic_truth(truth, tmp_path):
     assert sum(c["faces"] for c in tones.values()) == 6
     text = (tmp_path / "out" / "appearance.md").read_text()
     assert "colours gives no albedo" in text
-    assert "No distance of features" in text
+    assert "No LPIPS" in text
     json.loads((tmp_path / "out" / "appearance.json").read_text())
     assert np.asarray(Image.open(tmp_path / "out" / "appearance_worst.png")).shape[1] == 8 * 220
 

@@ -112,7 +112,7 @@ def test_caffes_numbers_mean_bgr_and_bytes(tmp_path):
             channels = width
     np.savez(tmp_path / "vgg.npz", **arrays)
     image = torch.rand(1, 3, 16, 16)
-    ours = load_vgg(str(tmp_path / "vgg.npz"), ["relu1_1"])(image)[0]
+    ours = load_vgg(str(tmp_path / "vgg.npz"))(image)[0]
     bgr = image.flip(1) * 255 - torch.tensor([103.939, 116.779, 123.68])[:, None, None]
     kernel = torch.from_numpy(arrays["block1_conv1.kernel"]).float().permute(3, 2, 0, 1)
     expected = torch.relu(nn.functional.conv2d(bgr, kernel, padding=1))

@@ -124,12 +124,12 @@ class EvaluateAppearanceConfig(FacesToJudge):
     """`jobs/evaluate.py appearance`: how well reconstructed albedo and light agree with known ones.
 
     Attributes:
-        vgg: VGG19's weights for the distance of features: "torchvision" or a file (see `networks.vgg`); the distance
-            is left out without.
+        lpips: AlexNet's weights for LPIPS: "torchvision", which downloads them once, or a file of them (.pth, .pt or
+            .safetensors); the distance is left out without.
         self_shadow: whether reconstructions cast shadows on themselves when they are lit.
     """
 
-    vgg: str = ""
+    lpips: str = ""
     self_shadow: bool = True
 
 

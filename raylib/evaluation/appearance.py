@@ -16,7 +16,6 @@ from raylib.color import LUMINANCE
 from raylib.evaluation.drawing import Drawing, draw, shading, to_linear, to_srgb, transfer_of
 from raylib.evaluation.faces import Prediction, TrueAppearance, TrueFace, TruePhoto
 from raylib.evaluation.picture_metrics import (
-    feature_distance,
     masked_psnr,
     masked_ssim,
     relative_error,
@@ -28,23 +27,23 @@ from raylib.lighting import lambert_transfer, sh_basis, sphere_directions
 from raylib.mesh import face_areas_normals
 from raylib.metrics import FACE_RADIUS_MM, NOSE_TIP, MeshSurface, surface_error
 from raylib.morphable import REGIONS, load_prior
-from raylib.networks.vgg import VggFeatures
+from raylib.networks.lpips_distance import masked_lpips
 from raylib.segmentation import FACE_LABELS
 
 Array = NDArray[Any]
 
 ERRORS = ("albedo", "albedo_by_channel", "tone_deg", "sphere", "light_deg")
 """Figures where less is better: shares but for the angles."""
-LIKENESS = ("psnr", "ssim", "features", "coverage", "unseen_psnr")
-"""Figures of pictures; of these `features` is a distance."""
+LIKENESS = ("psnr", "ssim", "lpips", "coverage", "unseen_psnr")
+"""Figures of pictures; of these `lpips` is a distance."""
 FIGURES = (*LIKENESS, *ERRORS)
 
-VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
-"""What the distance of features compares: the depths that LPIPS takes of VGG16."""
 IDENTICAL_DB = 99.0
 """Stands for the infinite ratio of identical pictures, so that means stay finite."""
 
-_VGG_PX = 128
+LPIPS_PX = 128
+"""Side of what LPIPS sees: the square around the face, so that its scale does not depend on the photograph's."""
+
 _SPHERE_DIRECTIONS = 2000
 
 UNSEEN_LIGHTS = (
@@ -200,12 +199,12 @@ class AppearanceJudge:
 
     Args:
         shadow: whether reconstructions cast shadows on themselves when they are lit.
-        vgg: features for the perceptual distance, or None to leave it out.
+        lpips: see `lpips_distance.load_lpips`, or None to leave the distance out.
         keep_pictures: whether what was compared is kept for the contact sheet.
     """
 
-    def __init__(self, shadow: bool = True, vgg: VggFeatures | None = None, keep_pictures: bool = False):
-        self._shadow, self._vgg, self._keep = shadow, vgg, keep_pictures
+    def __init__(self, shadow: bool = True, lpips: torch.nn.Module | None = None, keep_pictures: bool = False):
+        self._shadow, self._distance, self._keep = shadow, lpips, keep_pictures
         self._true_pictures: tuple[str, list[Drawing]] = ("", [])
 
     def __call__(self, prediction: Prediction, face: TrueFace) -> AppearanceErrors:
@@ -275,20 +274,23 @@ class AppearanceJudge:
             "ssim": masked_ssim(picture, image, mask),
             "coverage": float(mask.sum() / (whole.mask & bare).sum()),
         }
-        if self._vgg is not None:
-            out["features"] = self._features(np.where(mask[..., None], picture, image), image, mask)
+        if self._distance is not None:
+            out["lpips"] = self._lpips(self._distance, picture, image, mask)
         return out
 
-    def _features(self, mine: Array, true: Array, mask: Array) -> float:
+    @staticmethod
+    def _lpips(distance: torch.nn.Module, mine: Array, true: Array, mask: Array) -> float:
         rows, columns = square_around(mask)
-        stack = np.stack([mine[rows, columns], true[rows, columns]]).astype(np.float32)
-        batch = torch.from_numpy(stack).permute(0, 3, 1, 2)
-        weight = torch.from_numpy(mask[rows, columns].astype(np.float32))[None, None]
-        resized = torch.nn.functional.interpolate(batch, (_VGG_PX, _VGG_PX), mode="bilinear", antialias=True)
-        assert self._vgg is not None
-        with torch.no_grad():
-            found = self._vgg(resized)
-        return feature_distance([f[:1] for f in found], [f[1:] for f in found], weight)
+        inside = mask[..., None]
+        planes = np.concatenate([np.where(inside, mine, true), true, inside], axis=2)[rows, columns].astype(
+            np.float32
+        )
+        square = (LPIPS_PX, LPIPS_PX)
+        resized = torch.nn.functional.interpolate(
+            torch.from_numpy(planes).permute(2, 0, 1)[None], square, mode="bilinear", antialias=True
+        )[0].permute(1, 2, 0)
+        a, b, there = resized[..., :3].numpy(), resized[..., 3:6].numpy(), resized[..., 6].numpy() > 0.5
+        return masked_lpips(distance, a, b, there) if there.any() else float("nan")
 
     def _unseen(
         self,

@@ -110,7 +110,7 @@ def _spread(spread: dict[str, float | None]) -> list[str]:
 def markdown(report: dict[str, Any]) -> str:
     """Returns the report as Markdown tables."""
     methods = report["methods"]
-    perceptual = any(m["features"]["value"] is not None for m in methods.values())
+    perceptual = any(m["lpips"]["value"] is not None for m in methods.values())
     lines = [
         f"# Appearance of {report['faces']} faces",
         "",
@@ -123,16 +123,15 @@ def markdown(report: dict[str, Any]) -> str:
         "## Reprojection",
         "",
         "The reconstruction drawn over its picture, where both show the bare face; `covered` is the share of the "
-        "bare face that it covers."
-        + ("" if perceptual else " No distance of features: no VGG19 weights were given."),
+        "bare face that it covers." + ("" if perceptual else " No LPIPS: no AlexNet weights were given."),
         "",
     ]
-    head = ["method", "faces", "PSNR, dB", "SSIM", *(["features"] if perceptual else []), "covered, %"]
+    head = ["method", "faces", "PSNR, dB", "SSIM", *(["LPIPS"] if perceptual else []), "covered, %"]
     rows = []
     for name, m in methods.items():
         faces = f"{m['faces']}" + (f" of {m['faces'] + m['missing']}" if m["missing"] else "")
         rows.append([name, faces, _with_interval(m["psnr"], 2), _with_interval(m["ssim"], 3)])
-        rows[-1] += [_with_interval(m["features"], 3)] if perceptual else []
+        rows[-1] += [_with_interval(m["lpips"], 3)] if perceptual else []
         rows[-1].append(text(_percent(m["coverage"]), 1))
     lines += _table(head, rows)
     lines += ["## Albedo", "", "Errors up to a factor as a share of the true albedo (ratio to the mean face).", ""]

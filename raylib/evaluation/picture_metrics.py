@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from skimage.metrics import structural_similarity
 
@@ -50,22 +49,3 @@ def square_around(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
     top = max(0, (rows[0] + rows[-1] - side) // 2)
     left = max(0, (columns[0] + columns[-1] - side) // 2)
     return slice(top, top + side), slice(left, left + side)
-
-
-def feature_distance(
-    mine: list[Float[torch.Tensor, "1 _ _ _"]],
-    true: list[Float[torch.Tensor, "1 _ _ _"]],
-    mask: Float[torch.Tensor, "1 1 h w"],
-) -> float:
-    """Returns the distance of features inside a mask as LPIPS takes it, without its learned weights.
-
-    Features of a layer are scaled to length one over the channels; squared differences are summed over the channels,
-    averaged over the mask and then over the layers (Zhang et al., CVPR 2018).
-    """
-    terms = []
-    for a, b in zip(mine, true, strict=True):
-        unit_a, unit_b = (f / f.norm(dim=1, keepdim=True).clamp(min=1e-10) for f in (a.float(), b.float()))
-        weight = torch.nn.functional.interpolate(mask, size=a.shape[2:], mode="area")
-        off = (unit_a - unit_b).square().sum(1, keepdim=True)
-        terms.append(float((off * weight).sum() / weight.sum().clamp(min=1e-10)))
-    return float(np.mean(terms))

@@ -14,7 +14,7 @@ from raylib.evaluation.baselines import chosen_methods
 from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.scans import landmark_files
 from raylib.evaluation.truth import are_scans
-from raylib.networks.vgg import vgg_plan
+from raylib.networks.lpips_distance import lpips_plan
 from raylib.progress import say
 
 
@@ -36,12 +36,12 @@ def print_appearance_plan(config: EvaluateAppearanceConfig, console: Console) ->
     """Says which faces and results would be measured.
 
     Raises:
-        ConfigError: truth, results or VGG19's weights are not there.
+        ConfigError: truth, results or AlexNet's weights are not there.
     """
     if are_scans(config.truth):
         raise ConfigError(f"truth {config.truth!r} holds scans, expected Parquet files of jobs/synthesize.py")
-    if config.vgg:
-        say(console, vgg_plan(config.vgg))
+    if config.lpips:
+        say(console, lpips_plan(config.lpips))
     _say_faces(config, console)
     say(console, "would measure the mean face under even light")
     _say_results(config, console)

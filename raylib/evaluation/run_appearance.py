@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from raylib.config import EvaluateAppearanceConfig
 from raylib.errors import ConfigError
-from raylib.evaluation.appearance import VGG_LAYERS, AppearanceErrors, AppearanceJudge
+from raylib.evaluation.appearance import AppearanceErrors, AppearanceJudge
 from raylib.evaluation.appearance_pictures import AppearanceSheet
 from raylib.evaluation.appearance_report import by_tone, markdown, summarise
 from raylib.evaluation.baselines import LandmarkSource, MeanFace
@@ -24,7 +24,7 @@ from raylib.evaluation.faces import Method, Prediction, TrueFace
 from raylib.evaluation.picture_metrics import scale_between
 from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.truth import watched_faces
-from raylib.networks.vgg import load_vgg
+from raylib.networks.lpips_distance import load_lpips
 from raylib.provenance import environment
 from raylib.segmentation import FACE_LABELS
 
@@ -121,11 +121,11 @@ def run_appearance(config: EvaluateAppearanceConfig) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     results = [ResultsFolder(name, uri, config.storage_options) for name, uri in config.result_folders.items()]
-    vgg = load_vgg(config.vgg, VGG_LAYERS) if config.vgg else None
+    lpips = load_lpips(config.lpips) if config.lpips else None
     source = LandmarkSource(config.landmarks, config.landmark_noise_px, config.seed)
     reference = MeanAppearance(mean_albedo(judged_faces(config, "faces read")), MeanFace(source, config.fov_deg))
     drawn = config.pictures and config.worst > 0
-    judge, sheet = AppearanceJudge(config.self_shadow, vgg, keep_pictures=drawn), AppearanceSheet(config.worst)
+    judge, sheet = AppearanceJudge(config.self_shadow, lpips, keep_pictures=drawn), AppearanceSheet(config.worst)
     methods: list[Method] = [reference, *results]
     errors: dict[str, dict[str, AppearanceErrors]] = {method.name: {} for method in methods}
     without_albedo = set()

@@ -7,17 +7,17 @@ call "the VGG loss": relu1_1, relu2_1, relu3_1, relu4_1 and relu5_1, mean absolu
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from raylib.errors import ConfigError
+from raylib.networks.imagenet import TORCHVISION, read_state
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
@@ -30,31 +30,20 @@ _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
 class VggFeatures(nn.Module):
-    """VGG19 up to the last layer that is asked for, with frozen weights; any picture of at least 16 pixels.
+    """VGG19 up to the last of `LAYERS`, with frozen weights; any picture of at least 16 pixels.
 
     Args:
         weights: convolutions' weights and biases by layer (conv1_1), for pictures that `scale` and `shift` prepare.
         scale: factor of each channel of an RGB picture in 0..1.
         shift: what is added to each channel after that.
-        layers: outputs to return, in the network's order.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(
-        self,
-        weights: dict[str, tuple[Tensor, Tensor]],
-        scale: Tensor,
-        shift: Tensor,
-        layers: Sequence[str] = LAYERS,
-    ):
+    def __init__(self, weights: dict[str, tuple[Tensor, Tensor]], scale: Tensor, shift: Tensor):
         super().__init__()
-        unknown = [name for name in layers if name.replace("relu", "conv") not in _CONVS]
-        if unknown or not layers:
-            raise ConfigError(f"layers are {list(layers)}, expected some of relu1_1 to relu5_4")
-        self.layers = tuple(layers)
-        needed = _CONVS[: 1 + max(_CONVS.index(name.replace("relu", "conv")) for name in layers)]
+        needed = _CONVS[: 1 + _CONVS.index(LAYERS[-1].replace("relu", "conv"))]
         self.names = tuple(name.replace("conv", "relu") for name in needed)
         self.convs = nn.ModuleList()
         for name in needed:
@@ -68,7 +57,7 @@ class VggFeatures(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Returns the outputs of the layers for RGB pictures in 0..1."""
+        """Returns the outputs of `LAYERS` for RGB pictures in 0..1."""
         x = (image * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
         found: dict[str, Tensor] = {}
         for before, (name, conv) in zip(("", *self.names), zip(self.names, self.convs, strict=True), strict=False):
@@ -76,7 +65,7 @@ class VggFeatures(nn.Module):
                 x = functional.max_pool2d(x, 2)
             x = functional.relu(conv(x))
             found[name] = x
-        return [found[name] for name in self.layers]
+        return [found[name] for name in LAYERS]
 
 
 def vgg_distance(
@@ -89,46 +78,28 @@ def vgg_distance(
     return torch.stack(terms).sum(0)
 
 
-TORCHVISION = "torchvision"
-"""Source of weights that are downloaded once."""
-
-
-def load_vgg(source: str, layers: Sequence[str] = LAYERS) -> VggFeatures:
+def load_vgg(source: str) -> VggFeatures:
     """Returns VGG19's features.
 
     Args:
-        source: "torchvision" for the weights that torchvision downloads to its cache, or a local file: torchvision's
-            state (.pth, .pt or .safetensors), or Caffe's numbers as an array file (.npz) with `block1_conv1.kernel`
-            (height, width, in, out) and `block1_conv1.bias`, for pictures in BGR and 0..255.
-        layers: outputs to return.
+        source: torchvision's weights (see `imagenet.read_state`), or Caffe's numbers as an array file (.npz) with
+            `block1_conv1.kernel` (height, width, in, out) and `block1_conv1.bias`, for pictures in BGR and 0..255.
 
     Raises:
         ConfigError: the weights cannot be had or are not VGG19's.
     """
-    try:
-        if source == TORCHVISION:
-            from torchvision.models import VGG19_Weights
-
-            state = VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
-        elif source.endswith(".npz"):
-            return _from_caffe(Path(source), layers)
-        elif source.endswith(".safetensors"):
-            state = load_file(source)
-        else:
-            state = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as error:
-        hint = "" if source != TORCHVISION else "; give a local file, or set the loss's weight of vgg to 0"
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"vgg weights {source!r} cannot be read: {type(error).__name__}: {reason}{hint}") from error
+    if source.endswith(".npz"):
+        return _from_caffe(source)
+    state = read_state(source, "VGG19_Weights", "set the loss's weight of vgg to 0")
     try:
         weights = {
             name: (state[f"features.{i}.weight"], state[f"features.{i}.bias"])
             for name, i in _TORCHVISION_INDEX.items()
         }
     except KeyError as error:
-        raise ConfigError(f"vgg weights {source!r} lack {error}, expected torchvision's VGG19") from error
+        raise ConfigError(f"vgg19 weights {source!r} lack {error}, expected torchvision's VGG19") from error
     mean, std = torch.tensor(_TORCHVISION_MEAN), torch.tensor(_TORCHVISION_STD)
-    return VggFeatures(weights, 1 / std, -mean / std, layers)
+    return VggFeatures(weights, 1 / std, -mean / std)
 
 
 def vgg_plan(source: str) -> str:
@@ -143,7 +114,7 @@ def vgg_plan(source: str) -> str:
     return f"VGG19's weights: {source}"
 
 
-def random_vgg(layers: Sequence[str] = LAYERS) -> VggFeatures:
+def random_vgg() -> VggFeatures:
     """Returns the same computation with random weights, for timing and tests."""
     generator = torch.Generator().manual_seed(0)
     weights, channels = {}, 3
@@ -152,16 +123,18 @@ def random_vgg(layers: Sequence[str] = LAYERS) -> VggFeatures:
         kernel = torch.randn(width, channels, 3, 3, generator=generator) * (2 / (9 * channels)) ** 0.5
         weights[name] = (kernel, torch.zeros(width))
         channels = width
-    return VggFeatures(weights, torch.ones(3), torch.full((3,), -0.5), layers)
+    return VggFeatures(weights, torch.ones(3), torch.full((3,), -0.5))
 
 
-def _from_caffe(path: Path, layers: Sequence[str]) -> VggFeatures:
-    with np.load(path) as arrays:
-        try:
+def _from_caffe(source: str) -> VggFeatures:
+    try:
+        with np.load(source) as arrays:
             names = {name: f"block{name[4]}_conv{name[6]}" for name in _CONVS}
             raw = {name: (arrays[f"{there}.kernel"], arrays[f"{there}.bias"]) for name, there in names.items()}
-        except KeyError as error:
-            raise ConfigError(f"vgg weights {str(path)!r} lack {error}, expected VGG19 by Keras's names") from error
+    except KeyError as error:
+        raise ConfigError(f"vgg19 weights {source!r} lack {error}, expected VGG19 by Keras's names") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"vgg19 weights {source!r} cannot be read: {' '.join(str(error).split())[:200]}") from error
     weights = {
         name: (torch.from_numpy(kernel).float().permute(3, 2, 0, 1), torch.from_numpy(bias).float())
         for name, (kernel, bias) in raw.items()
@@ -169,4 +142,4 @@ def _from_caffe(path: Path, layers: Sequence[str]) -> VggFeatures:
     # The pictures stay RGB; the first layer's channels change places instead.
     kernel, bias = weights["conv1_1"]
     weights["conv1_1"] = (kernel.flip(1), bias)
-    return VggFeatures(weights, torch.full((3,), 255.0), -torch.tensor(_CAFFE_MEAN_BGR[::-1]), layers)
+    return VggFeatures(weights, torch.full((3,), 255.0), -torch.tensor(_CAFFE_MEAN_BGR[::-1]))

@@ -17,7 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 from raylib.config import PaperSettings, TrainMeshnetConfig
 from raylib.datasets.face_set import FaceSet
 from raylib.errors import ConfigError
-from raylib.networks.vgg import TORCHVISION, load_vgg
+from raylib.networks.imagenet import TORCHVISION
+from raylib.networks.vgg import load_vgg
 from raylib.ray_cluster import join_ray
 from raylib.templates import load_template
 from raylib.training.face_meshnet_ray import run_face_training
