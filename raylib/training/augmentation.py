@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from raylib.datasets.labelled import IGNORE
 from raylib.segmentation import Label
@@ -134,6 +133,14 @@ def random_colour(image: Float[Tensor, "b c h w"], how: Augmentation, rng: Gener
     return (grey + (out - grey) * saturation).clamp(0, 1)
 
 
+def _compressed(image: Float[Tensor, "c h w"], quality: int) -> Float[Tensor, "c h w"]:
+    # Imported here: torchvision brings torch's compiler along, seconds that a driver need not spend.
+    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+
+    data = encode_jpeg((image * 255).round().to(torch.uint8).cpu(), quality)
+    return decode_jpeg(data, ImageReadMode.RGB).to(image) / 255
+
+
 def random_degradation(
     image: Float[Tensor, "b c h w"], how: Augmentation, rng: Generator
 ) -> Float[Tensor, "b c h w"]:
@@ -155,9 +162,7 @@ def random_degradation(
         small = functional.interpolate(out[pick], scale_factor=factor, mode="bilinear", antialias=True)
         out[pick] = functional.interpolate(small, size=(height, width), mode="bilinear")
     for index in _chance(rng, how.degrade, count).nonzero()[:, 0].tolist():
-        quality = int(_uniform(rng, 20, 80, 1))
-        data = encode_jpeg((out[index] * 255).round().to(torch.uint8).cpu(), quality)
-        out[index] = decode_jpeg(data, ImageReadMode.RGB).to(image) / 255
+        out[index] = _compressed(out[index], int(_uniform(rng, 20, 80, 1)))
     pick = _chance(rng, how.degrade, count).nonzero()[:, 0]
     if len(pick):
         noise = torch.randn(len(pick), *image.shape[1:], generator=rng, device=rng.device, dtype=image.dtype)
