@@ -23,8 +23,6 @@ from raylib.segmentation import Label
 
 POSE_STEPS = 6
 """Numbers of a step that are not coefficients: turn, shift, log depth."""
-FIRST_COEFFICIENT = 14
-"""Where identity and expression begin among the features of a step."""
 _ORIENTATIONS = 8
 _COARSE_VERTS = 145  # the third level of the hemisphere's subdivision
 _USUAL_DEPTH_MM = 700.0

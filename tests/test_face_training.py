@@ -13,7 +13,7 @@ from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainMeshnetConf
 from raylib.crop_fit import sample_at
 from raylib.errors import ConfigError
 from raylib.face_network import build_network
-from raylib.fit_cascade import POSE_STEPS, FitCascade, posed
+from raylib.fit_cascade import FitCascade, posed
 from raylib.fit_correction import FitCorrector
 from raylib.lighting import SphericalHarmonicLight
 from raylib.mesh import vertex_normals
@@ -162,7 +162,6 @@ def test_rotation_vectors_invert_rotations():
 
 def test_targets_bring_the_fit_to_the_truth(model, samples):
     step = StepTargets(model)(samples.fit, samples.truth)
-    step[:, POSE_STEPS:] -= torch.cat([samples.fit.identity, samples.fit.expression], dim=1)
     moved = posed(samples.fit, step, model)
     verts = model.verts(moved.identity, moved.expression)
     assert torch.allclose(moved.camera.R, samples.truth.camera.R, atol=1e-4)
@@ -200,8 +199,10 @@ def test_what_photographs_scatter_more_is_not_answered_to():
 @pytest.mark.slow
 def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(model):
     samples = InMemory(rendered_samples(model, 64, 11, size=64, bias=0.02))
-    # These "photographs" have landmarks that err in a way that no synthetic face's do.
-    odd = rendered_samples(model, 64, 12, size=64, bias=-0.08)
+    # These "photographs" are grainy, as no synthetic face is: edges are everywhere.
+    odd = rendered_samples(model, 64, 12, size=64, bias=0.02)
+    grain = torch.randint(-60, 61, odd.images.shape, generator=torch.Generator().manual_seed(0))
+    odd = replace(odd, images=(odd.images + grain).clamp(0, 255).to(torch.uint8))
     photos = InMemory(odd)
     trusting, wary = (train_cascade(model, samples, np.arange(64), 2, 2.0, 0, p) for p in (None, photos))
 
@@ -210,7 +211,7 @@ def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(mode
         verts = model.verts(fit.identity, fit.expression)
         return float(aligned_error(verts, odd.truth.verts_mm, vertex_weights(model))[0].norm(dim=2).mean())
 
-    assert error(wary) < error(trusting)
+    assert error(wary) < 0.9 * error(trusting)
 
 
 def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):

@@ -95,7 +95,7 @@ class FaceMeshNetSettings:
     blocks: int = 1
     cascade_steps: int = 3
     cascade_ridge: float = 0.4
-    cascade_noise: float = 1.0
+    cascade_noise: float = 0.5
     warmup_steps: int = 100
     weight_decay: float = 0.02
     ema_decay: float = 0.998

@@ -9,14 +9,7 @@ from torch import Generator, Tensor
 
 from raylib.camera import Camera
 from raylib.crop_fit import CropFit
-from raylib.fit_cascade import (
-    FIRST_COEFFICIENT,
-    POSE_STEPS,
-    FitCascade,
-    cascade_features,
-    descriptor_maps,
-    posed,
-)
+from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
 from raylib.morphable import LinearFaceModel
 from raylib.progress import watched
 from raylib.training.face_augmentation import FaceAugmentation, coefficient_solver, reframed
@@ -36,10 +29,10 @@ def rotation_vector(R: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3"]:
 
 
 class StepTargets:
-    """Steps of the pose that would bring a fit to the truth, and the true identity and expression.
+    """Steps that would bring a fit to the truth.
 
-    Coefficients are wanted themselves, not their steps: so what a regression holds back leads to the average face
-    instead of to the landmark fit, whose errors on photographs are others than on synthetic faces.
+    Steps of the coefficients, not the coefficients: what a regression holds back then leads to the landmark fit,
+    which stays near the photograph's landmarks, instead of to the average face.
 
     Args:
         model: the face model.
@@ -52,16 +45,16 @@ class StepTargets:
         self._model = model
 
     def __call__(self, fit: CropFit, truth: FaceTruth) -> Float[Tensor, "b c"]:
-        """Returns turn, shift and log depth of the step, identity and expression."""
+        """Returns turn, shift, log depth, and steps of identity and expression."""
         moved = ((truth.verts_mm - self._model.mean) * self._weight[:, None]).flatten(1)
         coefficients = moved @ self._solve.T
         low, high = self._model.expression_bounds.unbind(1)
         k = len(self._model.identity)
-        coefficients = torch.cat([coefficients[:, :k], coefficients[:, k:].clamp(low, high)], dim=1)
+        moves = [coefficients[:, :k] - fit.identity, coefficients[:, k:].clamp(low, high) - fit.expression]
         turn = rotation_vector(truth.camera.R @ fit.camera.R.transpose(1, 2))
         shift = _origin(truth.camera) - _origin(fit.camera)
         depth = fit.camera.focal_px / truth.camera.focal_px * truth.camera.T[:, 2] / fit.camera.T[:, 2]
-        return torch.cat([turn, shift, depth.log()[:, None], coefficients], dim=1)
+        return torch.cat([turn, shift, depth.log()[:, None], *moves], dim=1)
 
 
 def _origin(camera: Camera) -> Float[Tensor, "b 2"]:
@@ -119,16 +112,6 @@ def _regression(
         factor = excess_noise(real, gram)
         gram.addmm_(factor, factor.T, alpha=noise)
     return ridge_weights(gram, cross, ridge), centre, mean, spread
-
-
-def _as_step(weight: Tensor, bias: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns weights and bias of the coefficients' steps from those of the coefficients, which are features too."""
-    count = weight.shape[1] - POSE_STEPS
-    number = torch.arange(count)
-    weight, bias = weight.clone(), bias.clone()
-    weight[FIRST_COEFFICIENT + number, POSE_STEPS + number] -= spread[FIRST_COEFFICIENT:][:count]
-    bias[POSE_STEPS:] -= mean[FIRST_COEFFICIENT:][:count]
-    return weight, bias
 
 
 class _Side:
@@ -208,7 +191,6 @@ def train_cascade(
         real = None if unknown is None else unknown.features(f"{what}, photographs")
         wanted = torch.cat([targets(fit, truth) for fit, truth in zip(known.fits, known.truths, strict=True)])
         weight, bias, mean, spread = _regression(x, wanted, ridge, real, noise)
-        weight, bias = _as_step(weight, bias, mean, spread)
         found.append((weight, bias, mean, spread))
         known.move(x @ weight + bias)
         if unknown is not None and real is not None:
