@@ -20,9 +20,9 @@ from raylib.training.face_meshnet_loss import vertex_weights
 from raylib.training.face_samples import FaceSamples
 
 _BATCH = 32
-_FACES = 6000  # of the training, for the trend
-_PATTERNS = 12
-_RIDGE = 3.0  # penalty, as a share of the number of faces, on features of variance one
+_FACES = 20_000  # of the training, for the trend
+_PATTERNS = 30
+_RIDGE = 0.3  # penalty, as a share of the number of faces, on features of variance one
 _LEAST_ERROR_MM = 0.05  # below, an error is chance, and its logarithm would steer the regression
 
 
