@@ -96,6 +96,7 @@ def test_a_set_of_uris_holds_what_a_set_of_strings_holds():
     assert not any(f"s3://bucket/x{n}.jpg" in ours for n in range(1000))
 
 
+@pytest.mark.slow
 def test_listing_a_bucket_takes_no_memory_for_its_keys(monkeypatch):
     """200,000 keys come in pages; what is held at any time is about one page."""
     inputs = Inputs.of(ReconstructConfig("s3://bucket/faces", "out", storage_options={"anon": True}))

@@ -113,6 +113,7 @@ def test_a_killed_worker_and_a_killed_driver_both_go_on(tmp_path, s3_address):
     assert record["photographs"] == {"train": 16, "validation": 4, "test": 4, "left_out": 0}
 
 
+@pytest.mark.slow
 def test_a_wrong_folder_stops_the_job_before_any_work(tmp_path):
     config = _write_run(tmp_path, data={"fasseg": str(tmp_path / "nowhere")})
     done = subprocess.run(
