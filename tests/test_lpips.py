@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from raylib.errors import ConfigError
-from raylib.networks.lpips_distance import load_lpips, lpips_plan, masked_lpips
+from raylib.networks.imagenet import weights_plan
+from raylib.networks.lpips_distance import load_lpips, masked_lpips
 
 CONVOLUTIONS = ((0, 3, 64, 11), (3, 64, 192, 5), (6, 192, 384, 3), (8, 384, 256, 3), (10, 256, 256, 3))
 
@@ -94,7 +95,7 @@ def test_both_kinds_of_files_hold_the_same_weights(alexnet_file, tmp_path):
         for path in (alexnet_file, tmp_path / "alexnet.safetensors")
     )
     assert one == other
-    assert str(alexnet_file) in lpips_plan(str(alexnet_file))
+    assert str(alexnet_file) in weights_plan("LPIPS", str(alexnet_file), load_lpips)
 
 
 def test_weights_that_cannot_be_had_are_one_sentence(tmp_path, monkeypatch):
@@ -115,4 +116,7 @@ def test_weights_that_cannot_be_had_are_one_sentence(tmp_path, monkeypatch):
     torch.save(random_alexnet() | {"features.3.weight": torch.zeros(2)}, tmp_path / "shape.pth")
     with pytest.raises(ConfigError, match=r"shape\.pth' are not torchvision's AlexNet: .*size mismatch"):
         load_lpips(str(tmp_path / "shape.pth"))
-    assert "downloaded" in lpips_plan("torchvision")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(ConfigError, match=r"tensor\.pth' cannot be read"):
+        load_lpips(str(tmp_path / "tensor.pth"))
+    assert "downloaded" in weights_plan("LPIPS", "torchvision", load_lpips)

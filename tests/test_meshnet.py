@@ -138,6 +138,10 @@ def test_vggs_weights_that_cannot_be_had_are_one_sentence(tmp_path, monkeypatch)
         load_vgg("torchvision")
     with pytest.raises(ConfigError, match=r"nowhere\.pth"):
         load_vgg(str(tmp_path / "nowhere.pth"))
+    (tmp_path / "broken.npz").write_bytes(b"PK\3\4 no archive")
+    for name in ("nowhere.npz", "broken.npz"):
+        with pytest.raises(ConfigError, match=f"{name}' cannot be read"):
+            load_vgg(str(tmp_path / name))
     torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ConfigError, match=r"lack .*expected torchvision's VGG19"):
         load_vgg(str(tmp_path / "other.pth"))

@@ -14,7 +14,8 @@ from raylib.evaluation.baselines import chosen_methods
 from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.scans import landmark_files
 from raylib.evaluation.truth import are_scans
-from raylib.networks.lpips_distance import lpips_plan
+from raylib.networks.imagenet import weights_plan
+from raylib.networks.lpips_distance import load_lpips
 from raylib.progress import say
 
 
@@ -41,7 +42,7 @@ def print_appearance_plan(config: EvaluateAppearanceConfig, console: Console) ->
     if are_scans(config.truth):
         raise ConfigError(f"truth {config.truth!r} holds scans, expected Parquet files of jobs/synthesize.py")
     if config.lpips:
-        say(console, lpips_plan(config.lpips))
+        say(console, weights_plan("LPIPS with AlexNet's weights", config.lpips, load_lpips))
     _say_faces(config, console)
     say(console, "would measure the mean face under even light")
     _say_results(config, console)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -33,10 +35,27 @@ def read_state(source: str, network: str, instead: str) -> dict[str, Tensor]:
             state = load_file(source)
         else:
             state = torch.load(source, map_location="cpu", weights_only=True)
+        return dict(state)
     except Exception as error:
         name = network.removesuffix("_Weights").lower()
         hint = "" if source != TORCHVISION else f"; give a local file, or {instead}"
         reason = " ".join(str(error).split())[:200]
         message = f"{name} weights {source!r} cannot be read: {type(error).__name__}: {reason}{hint}"
         raise ConfigError(message) from error
-    return dict(state)
+
+
+def weights_plan(name: str, source: str, load: Callable[[str], object]) -> str:
+    """Returns a line on where a network's weights come from; reads a file, but downloads nothing.
+
+    Args:
+        name: of the weights, for the line.
+        source: see `read_state`.
+        load: what will read them.
+
+    Raises:
+        ConfigError: a file's weights are not the network's.
+    """
+    if source == TORCHVISION:
+        return f"{name}: torchvision's, downloaded where its cache lacks them"
+    load(source)
+    return f"{name}: {source}"

@@ -14,10 +14,7 @@ from jaxtyping import Bool, Float
 from torch import nn
 
 from raylib.errors import ConfigError
-from raylib.networks.imagenet import TORCHVISION, read_state
-
-MIN_PX = 32
-"""Below, AlexNet's deeper layers have nothing left to look at."""
+from raylib.networks.imagenet import read_state
 
 
 def load_lpips(source: str) -> nn.Module:
@@ -44,25 +41,13 @@ def load_lpips(source: str) -> nn.Module:
     return distance.requires_grad_(False)
 
 
-def lpips_plan(source: str) -> str:
-    """Returns a line on where AlexNet's weights come from; reads a file, but downloads nothing.
-
-    Raises:
-        ConfigError: a file's weights are not AlexNet's.
-    """
-    if source == TORCHVISION:
-        return "LPIPS with AlexNet's weights of torchvision, downloaded where its cache lacks them"
-    load_lpips(source)
-    return f"LPIPS with AlexNet's weights: {source}"
-
-
 def masked_lpips(
     distance: nn.Module,
     a: Float[np.ndarray, "h w 3"],
     b: Float[np.ndarray, "h w 3"],
     mask: Bool[np.ndarray, "h w"],
 ) -> float:
-    """Returns the mean of the distance's map at the mask's pixels, of sRGB pictures in 0..1 of at least `MIN_PX`.
+    """Returns the mean of the distance's map at the mask's pixels, of sRGB pictures in 0..1 of at least 32 pixels.
 
     Layers see beyond the mask's border: pictures that must not differ there are to be made equal before.
     """

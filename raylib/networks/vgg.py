@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raylib.errors import ConfigError
-from raylib.networks.imagenet import TORCHVISION, read_state
+from raylib.networks.imagenet import read_state
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 LAYER_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
@@ -100,18 +100,6 @@ def load_vgg(source: str) -> VggFeatures:
         raise ConfigError(f"vgg19 weights {source!r} lack {error}, expected torchvision's VGG19") from error
     mean, std = torch.tensor(_TORCHVISION_MEAN), torch.tensor(_TORCHVISION_STD)
     return VggFeatures(weights, 1 / std, -mean / std)
-
-
-def vgg_plan(source: str) -> str:
-    """Returns a line on where the weights come from; reads a file, but downloads nothing.
-
-    Raises:
-        ConfigError: a file's weights are not VGG19's.
-    """
-    if source == TORCHVISION:
-        return "VGG19's weights: torchvision's, downloaded where its cache lacks them"
-    load_vgg(source)
-    return f"VGG19's weights: {source}"
 
 
 def random_vgg() -> VggFeatures:

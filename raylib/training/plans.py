@@ -12,7 +12,8 @@ from raylib.datasets.face_set import cache_file
 from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
 from raylib.morphable import load_prior
-from raylib.networks.vgg import vgg_plan
+from raylib.networks.imagenet import weights_plan
+from raylib.networks.vgg import load_vgg
 from raylib.progress import say
 from raylib.training import face_meshnet_ray, meshnet_ray, unet_ray
 from raylib.training.face_samples import FaceSamples
@@ -50,7 +51,7 @@ def print_meshnet_plan(config: TrainMeshnetConfig, console: Console) -> None:
         return
     config = meshnet_ray.checked(config)
     if meshnet_ray.uses_vgg(config.paper):
-        say(console, vgg_plan(config.paper.vgg_weights))
+        say(console, weights_plan("VGG19's weights", config.paper.vgg_weights, load_vgg))
     count: int | None = 1
     if config.network != "babymeshnet":
         sources = face_sources(config.data, config.image_px)
