@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -91,6 +91,8 @@ class FitCorrector:
         cascade: what brings the fits nearer before the network looks.
         average_sigma: uncertainty of each vertex before the network has spoken, millimetres; 1 by default.
         trend: what the fits themselves tell of the errors; nothing by default.
+        identity_kept: share of a photograph's identity that is believed (`training.face_cascade.identity_kept`); 1 by
+            default.
     """
 
     def __init__(
@@ -100,12 +102,14 @@ class FitCorrector:
         cascade: FitCascade,
         average_sigma: Float[Tensor, " v"] | None = None,
         trend: ErrorTrend | None = None,
+        identity_kept: float = 1.0,
     ):
         self.model = model
         self.mean_albedo = mean_albedo
         self.cascade = cascade
         self.average_sigma = torch.ones(len(model.mean)) if average_sigma is None else average_sigma
         self.trend = trend or ErrorTrend.empty(len(model.mean))
+        self.identity_kept = identity_kept
         normals = vertex_normals(model.mean[None], model.faces)
         # What the average face's own shadow takes away; a face's exact shadow costs more than the whole network.
         full = self_shadow_transfer(model.mean[None], normals, model.faces)
@@ -217,9 +221,31 @@ class FitCorrector:
             dim=1,
         )
 
-    def settle(self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit) -> CropFit:
-        """Returns the landmark fits after the cascade, which is where the network starts."""
-        return self.cascade(image, labels, fit, self.model)
+    def settle(
+        self,
+        image: UInt8[Tensor, "b h w 3"],
+        labels: UInt8[Tensor, "b h w"],
+        fit: CropFit,
+        photographs: Bool[Tensor, " b"] | None = None,
+    ) -> CropFit:
+        """Returns the landmark fits after the cascade, which is where the network starts.
+
+        Args:
+            image: crops, sRGB.
+            labels: their label maps.
+            fit: landmark fits.
+            photographs: rows whose identity goes towards the mean face by `identity_kept`; all by default. Training
+                leaves synthetic faces out: it would learn to undo it.
+        """
+        fit = self.cascade(image, labels, fit, self.model)
+        if self.identity_kept == 1:
+            return fit
+        kept = fit.identity.new_full((len(fit.identity), 1), self.identity_kept)
+        if photographs is not None:
+            kept = torch.where(photographs[:, None], kept, 1.0)
+        identity = fit.identity * kept
+        marks = self.model.verts(identity, fit.expression)[:, self.model.landmark_verts]
+        return replace(fit, identity=identity, fitted=fit.camera.project(marks))
 
     def estimate(
         self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit

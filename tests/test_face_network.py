@@ -227,8 +227,9 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade,
         0.01 * torch.randn(2 * n, 3, generator=g),
         torch.randn(3, v, generator=g),
     )
-    save_weights(network, SMALL, FitCorrector(model, mean_albedo, cascade, trend=trend), path)
+    save_weights(network, SMALL, FitCorrector(model, mean_albedo, cascade, trend=trend, identity_kept=0.7), path)
     loaded, found = load_weights(path, model)
+    assert found.identity_kept == pytest.approx(0.7, rel=1e-6)
     rounded = copy.deepcopy(network)
     for p in rounded.parameters():
         p.data = p.data.half().float()

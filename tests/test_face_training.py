@@ -22,6 +22,7 @@ from raylib.training.face_augmentation import FaceAugmentation, reframed
 from raylib.training.face_cascade import (
     StepTargets,
     excess_noise,
+    identity_kept,
     ridge_weights,
     rotation_vector,
     train_cascade,
@@ -212,6 +213,42 @@ def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(mode
         return float(aligned_error(verts, odd.truth.verts_mm, vertex_weights(model))[0].norm(dim=2).mean())
 
     assert error(wary) < 0.9 * error(trusting)
+
+
+def test_identities_are_believed_as_far_as_least_squares_says(model, samples):
+    rng, k = torch.Generator().manual_seed(0), len(model.identity)
+
+    def known_as(identity):
+        many = rows_of(samples, torch.arange(192) % 6)
+        return InMemory(replace(many, fit=replace(many.fit, identity=identity)))
+
+    true, noise = torch.randn(192, k, generator=rng), 0.8 * torch.randn(192, k, generator=rng)
+    cascade, index = FitCascade.empty(model), np.arange(192)
+    synthetic, photos = known_as(torch.randn(192, k, generator=rng)), known_as(true + noise)
+    kept = identity_kept(model, cascade, synthetic, index, photos, 1.0)
+    assert kept == pytest.approx(float((true * (true + noise)).sum() / (true + noise).square().sum()), abs=0.02)
+    # Half the excess; none; and identities that scatter less are taken as they are.
+    assert identity_kept(model, cascade, synthetic, index, photos, 0.5) == pytest.approx(1 / 1.32, abs=0.02)
+    assert identity_kept(model, cascade, synthetic, index, photos, 0.0) == 1.0
+    assert identity_kept(model, cascade, synthetic, index, known_as(0.5 * true), 1.0) == 1.0
+
+
+def test_training_holds_only_photographs_towards_the_mean_face(model, corrector, samples):
+    held = FitCorrector(model, corrector.mean_albedo, FitCascade.empty(model), identity_kept=0.25)
+    known = torch.tensor([True, False, True, True, False, False])
+    batch = replace(samples, truth=replace(samples.truth, known=known.float()))
+    seen, started = (batch.images, batch.labels, batch.fit), []
+    apply = held.apply
+    held.apply = lambda corrections, inputs, fit, light: started.append(fit) or apply(corrections, inputs, fit, light)
+    state, loss = new_state(small_network(model), 0.0), FaceLoss(held, FaceLossWeights(landmark=1.0), 32)
+    train_step(state, held, loss, batch, known, 0.0, 0.9, torch.float32)
+    deployed = held.settle(*seen)
+    for fit, rows in ((started[0], ~known), (deployed, torch.ones(6, dtype=torch.bool))):
+        assert torch.equal(fit.identity[rows], samples.fit.identity[rows] * 0.25)
+        assert torch.equal(fit.identity[~rows], samples.fit.identity[~rows])
+        verts = model.verts(fit.identity, samples.fit.expression)
+        assert torch.equal(fit.fitted, samples.fit.camera.project(verts[:, model.landmark_verts]))
+        assert torch.equal(fit.camera.R, samples.fit.camera.R)
 
 
 def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):

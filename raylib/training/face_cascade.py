@@ -197,3 +197,38 @@ def train_cascade(
             unknown.move(real @ weight + bias)
     weights, biases, means, spreads = (torch.stack(list(parts)) for parts in zip(*found, strict=True))
     return FitCascade(weights, biases, means, spreads)
+
+
+@torch.inference_mode()
+def identity_kept(
+    model: LinearFaceModel,
+    cascade: FitCascade,
+    samples: FaceSamples,
+    index: Int[np.ndarray, " n"],
+    photographs: FaceSamples,
+    noise: float,
+) -> float:
+    """Returns the share of a photograph's identity that is to be believed, 0 to 1.
+
+    Where the identities that a cascade finds in photographs scatter about the mean face more than those it finds in
+    synthetic faces, the excess is taken for independent noise, as with the features; the best linear guess then
+    shrinks them towards the mean face (Wiener's filter with one factor for all coefficients).
+
+    Args:
+        model: the face model.
+        cascade: trained cascade.
+        samples: synthetic faces.
+        index: which of them.
+        photographs: samples without truth.
+        noise: how much the excess counts.
+    """
+
+    def scatter(some: FaceSamples, which: Int[np.ndarray, " n"]) -> float:
+        total = 0.0
+        for start in watched(range(0, len(which), _BATCH), "batches of identities"):
+            batch = some.batch(which[start : start + _BATCH])
+            total += float(cascade(batch.images, batch.labels, batch.fit, model).identity.square().sum())
+        return total / len(which)
+
+    excess = scatter(photographs, np.arange(len(photographs))) / scatter(samples, index) - 1
+    return 1 / (1 + noise * max(0.0, excess))

@@ -166,7 +166,7 @@ def train_step(
         group["lr"] = rate
     seen = batch.images, batch.labels
     with torch.no_grad():
-        fit = corrector.settle(*seen, batch.fit)
+        fit = corrector.settle(*seen, batch.fit, batch.truth.known < 0.5)
         inputs, light = corrector.inputs(*seen, fit)
     corrections = in_precision(state.model, precision)(inputs)
     estimate = corrector.apply(corrections, inputs, fit, light)
