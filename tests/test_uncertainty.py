@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import spearmanr
 
 from raylib.error_trend import ErrorTrend
-from raylib.training.uncertainty import JudgedErrors, calibrated_sigma, error_trend
+from raylib.training.uncertainty import JudgedErrors, calibrated_sigma, error_trend, said_share
 
 N_VERTS, N_FEATURES = 40, 12
 
@@ -27,10 +29,19 @@ def test_the_trend_ranks_errors_of_faces_that_it_was_not_trained_on():
     assert torch.corrcoef(torch.stack([found(others.features).ravel(), exact.ravel()]))[0, 1] > 0.9
 
 
-def test_what_the_network_has_said_already_is_no_trend():
-    found = error_trend(judged(800, 0, said=1.0)[0])
-    others, exact = judged(300, 1)
-    assert found(others.features).std() < 0.3 * exact.std()
+def test_the_network_is_believed_as_far_as_it_knows_more_than_the_fits():
+    faces, exact = judged(800, 0)
+    trend = error_trend(faces)
+    own = 0.5 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(3))
+    # What fits do not tell, but the network does; what it makes up; and what fits tell as well.
+    knows = replace(faces, error_mm=faces.error_mm * own.exp(), log_said=own)
+    share = said_share(knows, error_trend(knows))
+    assert 0.8 < share <= 1
+    assert said_share(replace(knows, log_said=2 * own), error_trend(knows)) == pytest.approx(share / 2, rel=1e-3)
+    assert said_share(replace(faces, log_said=own), trend) < 0.03
+    assert said_share(replace(faces, log_said=exact), trend) < 0.2
+    assert said_share(replace(faces, log_said=-own), trend) < 0.03
+    assert said_share(replace(faces, log_said=torch.zeros_like(own)), trend) == 0.0
 
 
 def test_a_trend_without_patterns_says_nothing_and_far_features_do_not_run_away():

@@ -236,6 +236,12 @@ class FaceMeshNet(nn.Module):
             log_sigma=3 * torch.tanh(surface[..., 3] / 3),
         )
 
+    @torch.no_grad()
+    def scale_uncertainty(self, share: float) -> None:
+        """Multiplies what the network says of its uncertainty, save where that is extreme."""
+        for parameter in self.surface_head.parameters():
+            parameter[3] *= share
+
     def _offsets(self, index: int, y: Tensor) -> Tensor:
         moved = self._lattice(index).to_verts(self.offset_heads[index](y).float())
         return OFFSET_REACH_MM * torch.tanh(moved / OFFSET_REACH_MM)

@@ -78,20 +78,34 @@ def judged_errors(
 
 
 def error_trend(judged: JudgedErrors) -> ErrorTrend:
-    """Returns what fits tell of the errors beyond what the network has said, by ridge regression.
+    """Returns what fits tell of the errors, by ridge regression.
 
     Logarithms are regressed, in the patterns of vertices in which they vary most: a single vertex's error is mostly
     chance.
     """
-    left = (judged.error_mm.double() + _LEAST_ERROR_MM).log() - judged.log_said
-    left = left - left.mean(0)
-    u, s, patterns = torch.linalg.svd(left, full_matrices=False)
+    found = _log_errors(judged)
+    u, s, patterns = torch.linalg.svd(found - found.mean(0), full_matrices=False)
     u, s, patterns = u[:, :_PATTERNS], s[:_PATTERNS], patterns[:_PATTERNS]
     features = judged.features.double()
     means, spreads = features.mean(0), features.std(0).clamp(min=1e-4)
     x = with_squares(features, means, spreads)
     weights = ridge_weights(x.T @ x / len(x), x.T @ (u * s) / len(x), _RIDGE)
     return ErrorTrend(means.float(), spreads.float(), weights.float(), patterns.float())
+
+
+def said_share(judged: JudgedErrors, trend: ErrorTrend) -> float:
+    """Returns how far the network's own say tells what the trend leaves, 0 to 1, by least squares on the logarithms.
+
+    A network that learns uncertainty from single faces' errors says little that their fits do not tell better; what
+    it says besides is noise, and is to count for no more than it knows.
+    """
+    left = _log_errors(judged) - trend(judged.features)
+    left, said = left - left.mean(0), judged.log_said - judged.log_said.mean(0)
+    return float(((left * said).sum() / said.square().sum().clamp(min=1e-12)).clamp(0, 1))
+
+
+def _log_errors(judged: JudgedErrors) -> Float[Tensor, "n v"]:
+    return (judged.error_mm.double() + _LEAST_ERROR_MM).log()
 
 
 def calibrated_sigma(judged: JudgedErrors, mirror: Int[Tensor, " v"] | None) -> Float[Tensor, " v"]:
@@ -114,10 +128,15 @@ def set_uncertainty(
     held_out: FaceSamples,
     precision: torch.dtype,
 ) -> None:
-    """Gives a corrector the trend of the errors on faces of the training, and an average that holds on others."""
+    """Gives a corrector the trend of the errors on faces of the training, and an average that holds on others.
+
+    The network's own say is reduced to what it adds to the trend (`said_share`).
+    """
     weights = vertex_weights(corrector.model)
     corrector.trend = ErrorTrend.empty(len(weights))
     some = np.arange(min(len(training), _FACES))
-    corrector.trend = error_trend(judged_errors(network, corrector, training, some, weights, precision))
+    judged = judged_errors(network, corrector, training, some, weights, precision)
+    corrector.trend = error_trend(judged)
+    network.scale_uncertainty(said_share(judged, corrector.trend))
     judged = judged_errors(network, corrector, held_out, np.arange(len(held_out)), weights, precision)
     corrector.average_sigma = calibrated_sigma(judged, corrector.model.mirror_verts)
