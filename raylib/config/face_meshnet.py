@@ -74,7 +74,7 @@ class FaceMeshNetSettings:
         cascade_steps: linear regressions before the network, trained in closed form.
         cascade_ridge: their penalty, as a share of the number of samples.
         cascade_noise: how much of what photographs' features scatter more than synthetic faces' counts as noise, a
-            share; 0 leaves photographs out.
+            share; 0 leaves photographs out. Identities that then scatter more are shrunk by the same rule.
         warmup_steps: steps of the learning rate's rise.
         weight_decay: AdamW's weight decay, a share of the learning rate.
         ema_decay: share of itself that the moving average of the weights keeps at a step; that average is what is
