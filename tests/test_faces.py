@@ -60,6 +60,7 @@ def test_a_cat_and_a_cup_have_no_face(detector, photographs, name):
     assert detector(decode((photographs / name).read_bytes(), 10**7).rgb) == []
 
 
+@pytest.mark.slow
 def test_the_cnn_finds_what_hog_misses(photographs):
     profile = decode((photographs / "camera.png").read_bytes(), 10**7).rgb
     assert FaceDetector(FaceSettings(detector="hog"))(profile) == []

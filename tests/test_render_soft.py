@@ -116,7 +116,7 @@ def test_softmax_composite_is_pytorch3ds_own_blending():
     assert (ours.alpha - theirs[..., 3]).abs().max() <= 2e-4
 
 
-@pytest.mark.parametrize("backend", ["numba", "pytorch3d"])
+@pytest.mark.parametrize("backend", ["numba", pytest.param("pytorch3d", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("light_at", ["vertices", "pixels"])
 def test_a_batch_of_four_equals_four_single_renders(backend, light_at):
     """Different meshes, colours, lights and cameras; the fault that held the paper's training at batch 1."""
