@@ -21,7 +21,7 @@ test: .venv/.installed lint browser
 	$(BIN)/python -m pytest
 
 test-fast: .venv/.installed lint browser
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
