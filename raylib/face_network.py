@@ -32,6 +32,7 @@ from raylib.fit_correction import (
     fit_channels,
 )
 from raylib.fitting import OUTER_EYE, LandmarkFit, SlidingLandmarks
+from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.mesh import face_areas_normals
 from raylib.morphable import LinearFaceModel, load_prior
 from raylib.networks.face_meshnet import FaceCorrections, FaceInputs, FaceMeshNet
@@ -41,7 +42,7 @@ INPUT_PX = 128
 """Side of the crop that the network sees."""
 SEEN_SHARE = 0.7
 """How far albedo follows the photograph's colours where the bare face is seen (see `FitCorrector.seen_albedo`)."""
-_FORMAT = "raylib.face_meshnet.3"
+_FORMAT = "raylib.face_meshnet.4"
 
 
 def shipped_weights() -> Path:
@@ -88,9 +89,10 @@ def save_weights(
     tensors |= {f"cascade.{name}": value for name, value in corrector.cascade.__dict__.items()}
     tensors |= {f"trend.{name}": value for name, value in corrector.trend.__dict__.items()}
     tensors |= {"mean_albedo": corrector.mean_albedo, "average_sigma": corrector.average_sigma}
-    tensors |= {"identity_kept": torch.tensor(corrector.identity_kept)}
+    tensors |= {f"shrinkage.{name}": value for name, value in corrector.shrinkage.__dict__.items()}
     # Features' means and deviations are few and span many orders.
-    single = ("cascade.means", "cascade.spreads", "cascade.biases", "trend.means", "trend.spreads", "identity_kept")
+    single = ("cascade.means", "cascade.spreads", "cascade.biases", "trend.means", "trend.spreads")
+    single += ("shrinkage.usual", "shrinkage.rate")
     kept = {n: t.detach().cpu().to(torch.float32 if n in single else torch.float16) for n, t in tensors.items()}
     save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path, metadata)
 
@@ -122,8 +124,8 @@ def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, FitCo
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
     cascade = FitCascade(*(tensors[f"cascade.{f.name}"] for f in fields(FitCascade)))
     trend = ErrorTrend(*(tensors[f"trend.{f.name}"] for f in fields(ErrorTrend)))
-    kept = float(tensors["identity_kept"])
-    corrector = FitCorrector(model, tensors["mean_albedo"], cascade, tensors["average_sigma"], trend, kept)
+    shrinkage = IdentityShrinkage(*(tensors[f"shrinkage.{f.name}"] for f in fields(IdentityShrinkage)))
+    corrector = FitCorrector(model, tensors["mean_albedo"], cascade, tensors["average_sigma"], trend, shrinkage)
     return network.eval(), corrector
 
 

@@ -107,8 +107,10 @@ class FitCascade:
 
     def __call__(
         self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit, model: LinearFaceModel
-    ) -> CropFit:
-        """Returns the fits after all steps; no step at all returns them as they are.
+    ) -> tuple[CropFit, Float[Tensor, "b f"]]:
+        """Returns the fits after all steps, and what the last step looked at, standardised.
+
+        No step at all returns the fits as they are, and no features.
 
         Args:
             image: crops, sRGB.
@@ -116,15 +118,15 @@ class FitCascade:
             fit: landmark fits.
             model: the face model.
         """
-        maps = descriptor_maps(image, labels)
+        maps, x = descriptor_maps(image, labels), fit.identity[:, :0]
         for weight, bias, mean, spread in zip(self.weights, self.biases, self.means, self.spreads, strict=True):
-            x = (cascade_features(maps, fit, model) - mean) / spread
             # Nothing in the training set was further out.
-            fit = posed(fit, x.clamp(-6, 6) @ weight + bias, model)
+            x = ((cascade_features(maps, fit, model) - mean) / spread).clamp(-6, 6)
+            fit = posed(fit, x @ weight + bias, model)
         if len(self.weights):
             marks = fit.camera.project(model.verts(fit.identity, fit.expression)[:, model.landmark_verts])
             fit = CropFit(fit.camera, fit.identity, fit.expression, fit.landmarks, marks)
-        return fit
+        return fit, x
 
 
 def cascade_features(maps: tuple[Tensor, Tensor], fit: CropFit, model: LinearFaceModel) -> Float[Tensor, "b f"]:

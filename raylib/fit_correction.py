@@ -20,6 +20,7 @@ from raylib.color import srgb_to_linear
 from raylib.crop_fit import CropFit, sample_at
 from raylib.error_trend import ErrorTrend
 from raylib.fit_cascade import FitCascade
+from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.lighting import lambert_transfer, self_shadow_transfer
 from raylib.mesh import vertex_normals
 from raylib.morphable import LinearFaceModel
@@ -91,8 +92,7 @@ class FitCorrector:
         cascade: what brings the fits nearer before the network looks.
         average_sigma: uncertainty of each vertex before the network has spoken, millimetres; 1 by default.
         trend: what the fits themselves tell of the errors; nothing by default.
-        identity_kept: share of a photograph's identity that is believed (`training.face_cascade.identity_kept`); 1 by
-            default.
+        shrinkage: how far the identities that the cascade finds are believed; entirely by default.
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class FitCorrector:
         cascade: FitCascade,
         average_sigma: Float[Tensor, " v"] | None = None,
         trend: ErrorTrend | None = None,
-        identity_kept: float = 1.0,
+        shrinkage: IdentityShrinkage | None = None,
     ):
         self.model = model
         self.mean_albedo = mean_albedo
         self.cascade = cascade
         self.average_sigma = torch.ones(len(model.mean)) if average_sigma is None else average_sigma
         self.trend = trend or ErrorTrend.empty(len(model.mean))
-        self.identity_kept = identity_kept
+        self.shrinkage = shrinkage or IdentityShrinkage.none()
         normals = vertex_normals(model.mean[None], model.faces)
         # What the average face's own shadow takes away; a face's exact shadow costs more than the whole network.
         full = self_shadow_transfer(model.mean[None], normals, model.faces)
@@ -124,7 +124,7 @@ class FitCorrector:
         self.model = replace(m, **moved)
         self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)
         self.cascade, self.average_sigma = self.cascade.to(device), self.average_sigma.to(device)
-        self.trend = self.trend.to(device)
+        self.trend, self.shrinkage = self.trend.to(device), self.shrinkage.to(device)
         return self
 
     def transfer(self, normals: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 9"]:
@@ -234,13 +234,11 @@ class FitCorrector:
             image: crops, sRGB.
             labels: their label maps.
             fit: landmark fits.
-            photographs: rows whose identity goes towards the mean face by `identity_kept`; all by default. Training
-                leaves synthetic faces out: it would learn to undo it.
+            photographs: rows whose identity is shrunk towards the mean face; all by default. Training leaves
+                synthetic faces out: it would learn to undo it.
         """
-        fit = self.cascade(image, labels, fit, self.model)
-        if self.identity_kept == 1:
-            return fit
-        kept = fit.identity.new_full((len(fit.identity), 1), self.identity_kept)
+        fit, features = self.cascade(image, labels, fit, self.model)
+        kept = self.shrinkage(features)
         if photographs is not None:
             kept = torch.where(photographs[:, None], kept, 1.0)
         identity = fit.identity * kept

@@ -8,6 +8,7 @@ from raylib.camera import Camera, rotation_from_euler_deg
 from raylib.color import linear_to_srgb
 from raylib.config import FitSettings
 from raylib.crop_fit import CropFit
+from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps
 from raylib.fitting import LandmarkFitter
 from raylib.lighting import SphericalHarmonicLight
 from raylib.morphable import LinearFaceModel
@@ -53,3 +54,12 @@ def rendered_samples(
     fit = CropFit(fit_camera, found.identity, found.expression, marks, found.landmarks_px / 1000)
     truth = FaceTruth(camera, verts, albedo, light, torch.ones(n))
     return FaceSampleBatch(images, labels, fit, truth)
+
+
+def telling_cascade(model: LinearFaceModel, samples: FaceSampleBatch) -> FitCascade:
+    """A cascade of two steps that say something."""
+    features = cascade_features(descriptor_maps(samples.images, samples.labels), samples.fit, model)
+    g, c = torch.Generator().manual_seed(2), 6 + len(model.identity) + len(model.expression)
+    weight = 2e-4 * torch.randn(2, features.shape[1], c, generator=g)
+    mean, spread = features.mean(0), features.std(0).clamp(min=0.05)
+    return FitCascade(weight, torch.zeros(2, c), mean.repeat(2, 1), spread.repeat(2, 1))

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from meshnet_faces import rendered_samples
+from meshnet_faces import rendered_samples, telling_cascade
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -16,9 +16,10 @@ from raylib.errors import ConfigError
 from raylib.estimates import FaceBatch
 from raylib.face_network import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
 from raylib.faces import crop_face
-from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
+from raylib.fit_cascade import FitCascade, descriptor_maps, posed
 from raylib.fit_correction import CropEstimate, FitCorrector, seen_from_camera
 from raylib.fitting import LandmarkFitter
+from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.mesh import face_areas_normals, vertex_normals
 from raylib.morphable import load_prior
 from raylib.segmentation import Label
@@ -127,12 +128,7 @@ def photographed(model, corrector, seed=5, turn=0, scale=1):
 
 @pytest.fixture(scope="module")
 def cascade(model, samples):
-    """A cascade of two steps that say something."""
-    features = cascade_features(descriptor_maps(samples.images, samples.labels), samples.fit, model)
-    g, c = torch.Generator().manual_seed(2), 6 + len(model.identity) + len(model.expression)
-    weight = 2e-4 * torch.randn(2, features.shape[1], c, generator=g)
-    mean, spread = features.mean(0), features.std(0).clamp(min=0.05)
-    return FitCascade(weight, torch.zeros(2, c), mean.repeat(2, 1), spread.repeat(2, 1))
+    return telling_cascade(model, samples)
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +223,11 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade,
         0.01 * torch.randn(2 * n, 3, generator=g),
         torch.randn(3, v, generator=g),
     )
-    save_weights(network, SMALL, FitCorrector(model, mean_albedo, cascade, trend=trend, identity_kept=0.7), path)
+    features = cascade(samples.images, samples.labels, samples.fit, model)[1]
+    basis = torch.linalg.svd(features, full_matrices=False).Vh[:3].T
+    shrinkage = IdentityShrinkage(basis, torch.tensor(0.01), torch.tensor(1.5))
+    save_weights(network, SMALL, FitCorrector(model, mean_albedo, cascade, trend=trend, shrinkage=shrinkage), path)
     loaded, found = load_weights(path, model)
-    assert found.identity_kept == pytest.approx(0.7, rel=1e-6)
     rounded = copy.deepcopy(network)
     for p in rounded.parameters():
         p.data = p.data.half().float()
@@ -244,7 +242,9 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade,
     torch.testing.assert_close((scaled.sigma_mm / plain.sigma_mm).log(), told, atol=1e-4, rtol=1e-3)
     assert torch.equal(scaled.verts_mm, plain.verts_mm)
     assert torch.allclose(found.mean_albedo, mean_albedo, rtol=1e-3)
-    before, after = (c(samples.images, samples.labels, samples.fit, model) for c in (cascade, found.cascade))
+    assert shrinkage(features).min() < 0.95
+    assert torch.allclose(shrinkage(features), found.shrinkage(features), atol=1e-3)
+    before, after = (c(samples.images, samples.labels, samples.fit, model)[0] for c in (cascade, found.cascade))
     assert torch.allclose(before.identity, after.identity, atol=2e-3)
     assert torch.allclose(before.camera.R, after.camera.R, atol=2e-4)
     assert (before.identity - samples.fit.identity).abs().max() > 0.01

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 import torch
-from meshnet_faces import rendered_samples
+from meshnet_faces import rendered_samples, telling_cascade
 
 from raylib.camera import rotation_from_vector
 from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainMeshnetConfig
@@ -15,6 +15,7 @@ from raylib.errors import ConfigError
 from raylib.face_network import build_network
 from raylib.fit_cascade import FitCascade, posed
 from raylib.fit_correction import FitCorrector
+from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.lighting import SphericalHarmonicLight
 from raylib.mesh import vertex_normals
 from raylib.morphable import load_prior
@@ -22,9 +23,10 @@ from raylib.training.face_augmentation import FaceAugmentation, reframed
 from raylib.training.face_cascade import (
     StepTargets,
     excess_noise,
-    identity_kept,
+    identity_shrinkage,
     ridge_weights,
     rotation_vector,
+    shrinkage_of,
     train_cascade,
 )
 from raylib.training.face_meshnet_loop import (
@@ -58,6 +60,11 @@ def corrector(model):
 @pytest.fixture(scope="module")
 def samples(model):
     return rendered_samples(model, 6, 3)
+
+
+@pytest.fixture(scope="module")
+def cascade(model, samples):
+    return telling_cascade(model, samples)
 
 
 def small_network(model, seed=0):
@@ -208,47 +215,75 @@ def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(mode
     trusting, wary = (train_cascade(model, samples, np.arange(64), 2, 2.0, 0, p) for p in (None, photos))
 
     def error(cascade):
-        fit = cascade(odd.images, odd.labels, odd.fit, model)
+        fit = cascade(odd.images, odd.labels, odd.fit, model)[0]
         verts = model.verts(fit.identity, fit.expression)
         return float(aligned_error(verts, odd.truth.verts_mm, vertex_weights(model))[0].norm(dim=2).mean())
 
     assert error(wary) < 0.9 * error(trusting)
 
 
-def test_identities_are_believed_as_far_as_least_squares_says(model, samples):
-    rng, k = torch.Generator().manual_seed(0), len(model.identity)
+def strangers(k=40, f=60, n=3000):
+    """Features and identities of synthetic faces, and of photographs that are noisier the stranger they look."""
+    rng = torch.Generator().manual_seed(0)
+    plane, _ = torch.linalg.qr(torch.randn(f, f, generator=rng))
+    spread = torch.cat([torch.full((10,), 3.0), torch.full((f - 10,), 0.1)])
 
-    def known_as(identity):
-        many = rows_of(samples, torch.arange(192) % 6)
-        return InMemory(replace(many, fit=replace(many.fit, identity=identity)))
+    def looks(n):
+        return spread * torch.randn(n, f, generator=rng)
 
-    true, noise = torch.randn(192, k, generator=rng), 0.8 * torch.randn(192, k, generator=rng)
-    cascade, index = FitCascade.empty(model), np.arange(192)
-    synthetic, photos = known_as(torch.randn(192, k, generator=rng)), known_as(true + noise)
-    kept = identity_kept(model, cascade, synthetic, index, photos, 1.0)
-    assert kept == pytest.approx(float((true * (true + noise)).sum() / (true + noise).square().sum()), abs=0.02)
+    known, true = looks(n) @ plane.T, torch.randn(n, k, generator=rng)
+    level = 2 * torch.rand(n, 1, generator=rng)  # variance of the noise over that of the identity
+    strange = looks(n) + torch.cat([torch.zeros(n, 10), (f / (f - 10) * level).sqrt().expand(n, f - 10)], dim=1)
+    noisy = true + level.sqrt() * torch.randn(n, k, generator=rng)
+    return known, strange @ plane.T, torch.randn(n, k, generator=rng), noisy, true, level
+
+
+def test_identities_are_believed_as_far_as_least_squares_says_of_each_picture(monkeypatch):
+    monkeypatch.setattr("raylib.training.face_cascade._MAIN_DIRECTIONS", 10)
+    known, real, known_identity, noisy, true, level = strangers()
+    shrinkage = shrinkage_of(known, real, known_identity, noisy, 1.0)
+    kept = shrinkage(real)
+    assert torch.allclose(kept, 1 / (1 + level), atol=0.06)
+    best_of_all = float((true * noisy).sum() / noisy.square().sum())
+    assert (kept * noisy - true).square().mean() < 0.97 * (best_of_all * noisy - true).square().mean()
+    assert shrinkage(known).min() > 0.98 and shrinkage(known).max() <= 1
     # Half the excess; none; and identities that scatter less are taken as they are.
-    assert identity_kept(model, cascade, synthetic, index, photos, 0.5) == pytest.approx(1 / 1.32, abs=0.02)
-    assert identity_kept(model, cascade, synthetic, index, photos, 0.0) == 1.0
-    assert identity_kept(model, cascade, synthetic, index, known_as(0.5 * true), 1.0) == 1.0
+    half = shrinkage_of(known, real, known_identity, noisy, 0.5)(real)
+    assert torch.allclose(1 / half - 1, (1 / kept - 1) / 2, rtol=1e-4)
+    for identity, noise in ((noisy, 0.0), (0.5 * true, 1.0)):
+        assert torch.equal(shrinkage_of(known, real, known_identity, identity, noise)(real), torch.ones(len(real), 1))
 
 
-def test_training_holds_only_photographs_towards_the_mean_face(model, corrector, samples):
-    held = FitCorrector(model, corrector.mean_albedo, FitCascade.empty(model), identity_kept=0.25)
+def test_photographs_are_shrunk_by_what_the_cascade_sees_in_them(model, cascade, samples):
+    odd = rendered_samples(model, 6, 12, size=64, bias=0.05)
+    found = identity_shrinkage(model, cascade, InMemory(samples), np.arange(6), InMemory(odd), 1.0)
+    (one, x), (two, y) = (cascade(batch.images, batch.labels, batch.fit, model) for batch in (samples, odd))
+    wanted = shrinkage_of(x, y, one.identity, two.identity, 1.0)
+    assert torch.equal(found(y), wanted(y)) and found(y).max() < 0.99
+
+
+def test_training_shrinks_only_photographs_towards_the_mean_face(model, corrector, cascade, samples):
+    seen = (samples.images, samples.labels, samples.fit)
+    plain, features = cascade(*seen, model)
+    # All look strange, each in its way.
+    shrinkage = IdentityShrinkage(features.new_zeros(features.shape[1], 1), torch.tensor(0.1), torch.tensor(2.0))
+    kept = shrinkage(features)
+    assert kept.max() < 0.9 and kept.std() > 0.01
+    held = FitCorrector(model, corrector.mean_albedo, cascade, shrinkage=shrinkage)
     known = torch.tensor([True, False, True, True, False, False])
     batch = replace(samples, truth=replace(samples.truth, known=known.float()))
-    seen, started = (batch.images, batch.labels, batch.fit), []
+    started = []
     apply = held.apply
     held.apply = lambda corrections, inputs, fit, light: started.append(fit) or apply(corrections, inputs, fit, light)
     state, loss = new_state(small_network(model), 0.0), FaceLoss(held, FaceLossWeights(landmark=1.0), 32)
     train_step(state, held, loss, batch, known, 0.0, 0.9, torch.float32)
     deployed = held.settle(*seen)
     for fit, rows in ((started[0], ~known), (deployed, torch.ones(6, dtype=torch.bool))):
-        assert torch.equal(fit.identity[rows], samples.fit.identity[rows] * 0.25)
-        assert torch.equal(fit.identity[~rows], samples.fit.identity[~rows])
-        verts = model.verts(fit.identity, samples.fit.expression)
-        assert torch.equal(fit.fitted, samples.fit.camera.project(verts[:, model.landmark_verts]))
-        assert torch.equal(fit.camera.R, samples.fit.camera.R)
+        assert torch.equal(fit.identity[rows], (plain.identity * kept)[rows])
+        assert torch.equal(fit.identity[~rows], plain.identity[~rows])
+        verts = model.verts(fit.identity, plain.expression)
+        assert torch.equal(fit.fitted, plain.camera.project(verts[:, model.landmark_verts]))
+        assert torch.equal(fit.camera.R, plain.camera.R)
 
 
 def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):

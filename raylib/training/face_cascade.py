@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from raylib.camera import Camera
 from raylib.crop_fit import CropFit
 from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
+from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.morphable import LinearFaceModel
 from raylib.progress import watched
 from raylib.training.face_augmentation import FaceAugmentation, coefficient_solver, reframed
@@ -18,6 +19,8 @@ from raylib.training.face_samples import FaceSampleBatch, FaceSamples, FaceTruth
 
 _BATCH = 64
 _NOISE_DIRECTIONS = 400
+_MAIN_DIRECTIONS = 200
+_FACES_A_DIRECTION = 10  # fewer, and the training's own faces seem nearer than others of their kind
 
 
 def rotation_vector(R: Float[Tensor, "b 3 3"]) -> Float[Tensor, "b 3"]:
@@ -199,20 +202,46 @@ def train_cascade(
     return FitCascade(weights, biases, means, spreads)
 
 
+def shrinkage_of(
+    known: Float[Tensor, "n f"],
+    real: Float[Tensor, "m f"],
+    known_identity: Float[Tensor, "n k"],
+    real_identity: Float[Tensor, "m k"],
+    noise: float,
+) -> IdentityShrinkage:
+    """Returns how far identities are believed, from features and identities of synthetic faces and of photographs.
+
+    Where identities found in photographs scatter about the mean face more than those found in synthetic faces, the
+    excess is taken for independent noise, as with the features, and shared out over the photographs by how far their
+    features are from those of the synthetic faces.
+
+    Args:
+        known: standardised features of synthetic faces.
+        real: those of photographs.
+        known_identity: identities found in the synthetic faces.
+        real_identity: those found in the photographs.
+        noise: how much the excess counts.
+    """
+    rank = min(_MAIN_DIRECTIONS, len(known) // _FACES_A_DIRECTION)
+    basis = torch.linalg.svd(known, full_matrices=False).Vh[:rank].T
+    zero = known.new_zeros(())
+    usual = IdentityShrinkage(basis, zero, zero).beyond_usual(known).mean()
+    unit = IdentityShrinkage(basis, usual, zero + 1)
+    excess = real_identity.square().sum(1).mean() / known_identity.square().sum(1).mean() - 1
+    rate = noise * excess.clamp(min=0) / unit.beyond_usual(real).mean().clamp(min=1e-6)
+    return IdentityShrinkage(basis, usual, rate)
+
+
 @torch.inference_mode()
-def identity_kept(
+def identity_shrinkage(
     model: LinearFaceModel,
     cascade: FitCascade,
     samples: FaceSamples,
     index: Int[np.ndarray, " n"],
     photographs: FaceSamples,
     noise: float,
-) -> float:
-    """Returns the share of a photograph's identity that is to be believed, 0 to 1.
-
-    Where the identities that a cascade finds in photographs scatter about the mean face more than those it finds in
-    synthetic faces, the excess is taken for independent noise, as with the features; the best linear guess then
-    shrinks them towards the mean face (Wiener's filter with one factor for all coefficients).
+) -> IdentityShrinkage:
+    """Returns how far the identities that a cascade finds are believed (see `shrinkage_of`).
 
     Args:
         model: the face model.
@@ -220,15 +249,18 @@ def identity_kept(
         samples: synthetic faces.
         index: which of them.
         photographs: samples without truth.
-        noise: how much the excess counts.
+        noise: how much the photographs' excess counts.
     """
 
-    def scatter(some: FaceSamples, which: Int[np.ndarray, " n"]) -> float:
-        total = 0.0
+    def found(some: FaceSamples, which: Int[np.ndarray, " n"]) -> tuple[Tensor, Tensor]:
+        features, identities = [], []
         for start in watched(range(0, len(which), _BATCH), "batches of identities"):
             batch = some.batch(which[start : start + _BATCH])
-            total += float(cascade(batch.images, batch.labels, batch.fit, model).identity.square().sum())
-        return total / len(which)
+            fit, seen = cascade(batch.images, batch.labels, batch.fit, model)
+            features.append(seen)
+            identities.append(fit.identity)
+        return torch.cat(features), torch.cat(identities)
 
-    excess = scatter(photographs, np.arange(len(photographs))) / scatter(samples, index) - 1
-    return 1 / (1 + noise * max(0.0, excess))
+    known, known_identity = found(samples, index)
+    real, real_identity = found(photographs, np.arange(len(photographs)))
+    return shrinkage_of(known, real, known_identity, real_identity, noise)
