@@ -1,4 +1,4 @@
-"""How large the network's errors are where fits look a certain way: a linear trend behind the uncertainty."""
+"""How large the network's errors are where fits and pictures look a certain way: a trend behind the uncertainty."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _FURTHEST = 6.0  # deviations; nothing in the training set was further out
 
 @dataclass(frozen=True)
 class ErrorTrend:
-    """The logarithm of the error, linear in the features of a fit and their squares, in a few patterns of vertices.
+    """The logarithm of the error, linear in features and their squares, in a few patterns of vertices.
 
-    Trained in closed form by ridge regression (`training.uncertainty`). It says more than a network learns from the
-    likelihood of single vertices, whose errors are mostly chance.
+    The features are `fit_correction.trend_features`. Trained in closed form by ridge regression
+    (`training.uncertainty`). It says more than a network learns from the likelihood of single vertices, whose errors
+    are mostly chance.
 
     Attributes:
         means: of the features.

@@ -32,11 +32,11 @@ from raylib.fit_correction import (
     fit_channels,
 )
 from raylib.fitting import OUTER_EYE, LandmarkFit, SlidingLandmarks
-from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.mesh import face_areas_normals
 from raylib.morphable import LinearFaceModel, load_prior
 from raylib.networks.face_meshnet import FaceCorrections, FaceInputs, FaceMeshNet
 from raylib.segmentation import Label
+from raylib.strangeness import Strangeness
 
 INPUT_PX = 128
 """Side of the crop that the network sees."""
@@ -89,10 +89,11 @@ def save_weights(
     tensors |= {f"cascade.{name}": value for name, value in corrector.cascade.__dict__.items()}
     tensors |= {f"trend.{name}": value for name, value in corrector.trend.__dict__.items()}
     tensors |= {"mean_albedo": corrector.mean_albedo, "average_sigma": corrector.average_sigma}
-    tensors |= {f"shrinkage.{name}": value for name, value in corrector.shrinkage.__dict__.items()}
+    tensors |= {f"closing.{name}": value for name, value in corrector.closing.__dict__.items()}
+    tensors |= {f"strangeness.{name}": value for name, value in corrector.strangeness.__dict__.items()}
     # Features' means and deviations are few and span many orders.
-    single = ("cascade.means", "cascade.spreads", "cascade.biases", "trend.means", "trend.spreads")
-    single += ("shrinkage.usual", "shrinkage.rate")
+    single = [f"{of}.{name}" for of in ("cascade", "closing", "trend") for name in ("means", "spreads", "biases")]
+    single += [f"strangeness.{name}" for name in ("usual", "unit", "noise")]
     kept = {n: t.detach().cpu().to(torch.float32 if n in single else torch.float16) for n, t in tensors.items()}
     save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path, metadata)
 
@@ -122,10 +123,14 @@ def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, FitCo
         )
     network = build_network(model, json.loads(metadata["architecture"]))
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    cascade = FitCascade(*(tensors[f"cascade.{f.name}"] for f in fields(FitCascade)))
+    cascade, closing = (
+        FitCascade(*(tensors[f"{of}.{f.name}"] for f in fields(FitCascade))) for of in ("cascade", "closing")
+    )
     trend = ErrorTrend(*(tensors[f"trend.{f.name}"] for f in fields(ErrorTrend)))
-    shrinkage = IdentityShrinkage(*(tensors[f"shrinkage.{f.name}"] for f in fields(IdentityShrinkage)))
-    corrector = FitCorrector(model, tensors["mean_albedo"], cascade, tensors["average_sigma"], trend, shrinkage)
+    strangeness = Strangeness(*(tensors[f"strangeness.{f.name}"] for f in fields(Strangeness)))
+    corrector = FitCorrector(
+        model, tensors["mean_albedo"], cascade, tensors["average_sigma"], trend, strangeness, closing
+    )
     return network.eval(), corrector
 
 

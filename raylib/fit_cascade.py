@@ -106,23 +106,28 @@ class FitCascade:
         return FitCascade(*(t.to(device) for t in (self.weights, self.biases, self.means, self.spreads)))
 
     def __call__(
-        self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit, model: LinearFaceModel
+        self,
+        maps: tuple[Tensor, Tensor],
+        fit: CropFit,
+        model: LinearFaceModel,
+        share: Float[Tensor, "b 1"] | None = None,
     ) -> tuple[CropFit, Float[Tensor, "b f"]]:
         """Returns the fits after all steps, and what the last step looked at, standardised.
 
         No step at all returns the fits as they are, and no features.
 
         Args:
-            image: crops, sRGB.
-            labels: their label maps.
-            fit: landmark fits.
+            maps: the crops' `descriptor_maps`.
+            fit: where the first step starts.
             model: the face model.
+            share: how much of each step is taken; all by default.
         """
-        maps, x = descriptor_maps(image, labels), fit.identity[:, :0]
+        x = fit.identity[:, :0]
         for weight, bias, mean, spread in zip(self.weights, self.biases, self.means, self.spreads, strict=True):
             # Nothing in the training set was further out.
             x = ((cascade_features(maps, fit, model) - mean) / spread).clamp(-6, 6)
-            fit = posed(fit, x @ weight + bias, model)
+            step = x @ weight + bias
+            fit = posed(fit, step if share is None else share * step, model)
         if len(self.weights):
             marks = fit.camera.project(model.verts(fit.identity, fit.expression)[:, model.landmark_verts])
             fit = CropFit(fit.camera, fit.identity, fit.expression, fit.landmarks, marks)

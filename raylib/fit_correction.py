@@ -19,13 +19,13 @@ from raylib.camera import FRONTAL, Camera, rotation_from_vector
 from raylib.color import srgb_to_linear
 from raylib.crop_fit import CropFit, sample_at
 from raylib.error_trend import ErrorTrend
-from raylib.fit_cascade import FitCascade
-from raylib.identity_shrinkage import IdentityShrinkage
+from raylib.fit_cascade import FitCascade, descriptor_maps
 from raylib.lighting import lambert_transfer, self_shadow_transfer
 from raylib.mesh import vertex_normals
 from raylib.morphable import LinearFaceModel
 from raylib.networks.face_meshnet import FaceCorrections, FaceInputs
 from raylib.segmentation import Label
+from raylib.strangeness import Strangeness
 
 Network = Callable[[FaceInputs], FaceCorrections]
 """A network, in whatever arithmetic; geometry around it stays in single precision."""
@@ -83,6 +83,17 @@ class CropEstimate:
     sigma_mm: Float[Tensor, "b v"]
 
 
+@dataclass(frozen=True)
+class SettledFit(CropFit):
+    """Fits where the network starts.
+
+    Attributes:
+        looks: what their pictures look like to the cascade (`Strangeness.looks`).
+    """
+
+    looks: Float[Tensor, "b l"]
+
+
 class FitCorrector:
     """Prepares the network's inputs and applies its corrections; holds what depends on the face model alone.
 
@@ -92,7 +103,8 @@ class FitCorrector:
         cascade: what brings the fits nearer before the network looks.
         average_sigma: uncertainty of each vertex before the network has spoken, millimetres; 1 by default.
         trend: what the fits themselves tell of the errors; nothing by default.
-        shrinkage: how far the identities that the cascade finds are believed; entirely by default.
+        strangeness: which pictures are far from the training's; none by default.
+        closing: last step of the fits, for pictures that are not strange; none by default.
     """
 
     def __init__(
@@ -102,14 +114,16 @@ class FitCorrector:
         cascade: FitCascade,
         average_sigma: Float[Tensor, " v"] | None = None,
         trend: ErrorTrend | None = None,
-        shrinkage: IdentityShrinkage | None = None,
+        strangeness: Strangeness | None = None,
+        closing: FitCascade | None = None,
     ):
         self.model = model
         self.mean_albedo = mean_albedo
         self.cascade = cascade
         self.average_sigma = torch.ones(len(model.mean)) if average_sigma is None else average_sigma
         self.trend = trend or ErrorTrend.empty(len(model.mean))
-        self.shrinkage = shrinkage or IdentityShrinkage.none()
+        self.strangeness = strangeness or Strangeness.none()
+        self.closing = closing or FitCascade.empty(model)
         normals = vertex_normals(model.mean[None], model.faces)
         # What the average face's own shadow takes away; a face's exact shadow costs more than the whole network.
         full = self_shadow_transfer(model.mean[None], normals, model.faces)
@@ -124,7 +138,8 @@ class FitCorrector:
         self.model = replace(m, **moved)
         self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)
         self.cascade, self.average_sigma = self.cascade.to(device), self.average_sigma.to(device)
-        self.trend, self.shrinkage = self.trend.to(device), self.shrinkage.to(device)
+        self.trend, self.strangeness = self.trend.to(device), self.strangeness.to(device)
+        self.closing = self.closing.to(device)
         return self
 
     def transfer(self, normals: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 9"]:
@@ -227,8 +242,12 @@ class FitCorrector:
         labels: UInt8[Tensor, "b h w"],
         fit: CropFit,
         photographs: Bool[Tensor, " b"] | None = None,
-    ) -> CropFit:
+    ) -> SettledFit:
         """Returns the landmark fits after the cascade, which is where the network starts.
+
+        The cascade itself holds back what photographs scatter more in than synthetic faces. How much a picture needs
+        that, its strangeness tells: usual ones take the closing step, which knows of no photographs, and the others'
+        identities are shrunk towards the mean face.
 
         Args:
             image: crops, sRGB.
@@ -237,13 +256,23 @@ class FitCorrector:
             photographs: rows whose identity is shrunk towards the mean face; all by default. Training leaves
                 synthetic faces out: it would learn to undo it.
         """
-        fit, features = self.cascade(image, labels, fit, self.model)
-        kept = self.shrinkage(features)
+        maps = descriptor_maps(image, labels)
+        fit, features = self.cascade(maps, fit, self.model)
+        strange = self.strangeness(features)
+        fit, _ = self.closing(maps, fit, self.model, (1 - strange).clamp(min=0))
+        kept = self.strangeness.kept(strange)
         if photographs is not None:
             kept = torch.where(photographs[:, None], kept, 1.0)
         identity = fit.identity * kept
         marks = self.model.verts(identity, fit.expression)[:, self.model.landmark_verts]
-        return replace(fit, identity=identity, fitted=fit.camera.project(marks))
+        return SettledFit(
+            camera=fit.camera,
+            identity=identity,
+            expression=fit.expression,
+            landmarks=fit.landmarks,
+            fitted=fit.camera.project(marks),
+            looks=self.strangeness.looks(features),
+        )
 
     def estimate(
         self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
@@ -254,7 +283,7 @@ class FitCorrector:
         return self.apply(network(inputs), inputs, fit, light)
 
     def apply(
-        self, corrections: FaceCorrections, inputs: FaceInputs, fit: CropFit, light: FirstLight
+        self, corrections: FaceCorrections, inputs: FaceInputs, fit: SettledFit, light: FirstLight
     ) -> CropEstimate:
         """Returns the corrected faces; with corrections of zero the fit, the average albedo and the first light.
 
@@ -283,7 +312,7 @@ class FitCorrector:
             verts_mm=verts,
             albedo=self.mean_albedo * corrections.log_albedo.exp(),
             light_sh=light.exposure[:, None] * (light.shape + corrections.light),
-            sigma_mm=self.average_sigma * (corrections.log_sigma + self.trend(inputs.fit_features)).exp(),
+            sigma_mm=self.average_sigma * (corrections.log_sigma + self.trend(trend_features(inputs, fit))).exp(),
         )
 
     def seen_albedo(
@@ -311,6 +340,11 @@ class FitCorrector:
         weight = share * facing * _clear(seen, at, _BARE)
         albedo = estimate.albedo.clamp(min=_LEAST_ALBEDO)
         return (albedo.log() + weight[..., None] * (wanted.log() - albedo.log())).exp()
+
+
+def trend_features(inputs: FaceInputs, fit: SettledFit) -> Float[Tensor, "b g"]:
+    """Returns what an `ErrorTrend` looks at: the fits, and what their pictures look like."""
+    return torch.cat([inputs.fit_features, fit.looks], dim=1)
 
 
 def _layers(image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:

@@ -67,12 +67,17 @@ def _polynomials(dtype: torch.dtype, device: torch.device, lambert: bool) -> Flo
 
 def _harmonics(directions: Float[Tensor, "*n 3"], lambert: bool) -> Float[Tensor, "*n 9"]:
     table = _polynomials(directions.dtype, directions.device, lambert)
-    if directions.device.type == "cpu" and directions.dtype == torch.float32:
-        return Polynomials.apply(directions, table)
+    return _evaluated(directions.reshape(1, -1, 3), table[None]).reshape(*directions.shape[:-1], N_SH)
+
+
+def _evaluated(directions: Float[Tensor, "g n 3"], tables: Float[Tensor, "g 10 k"]) -> Float[Tensor, "g n k"]:
+    """Returns polynomials of unit vectors; a table has a row for each monomial, as `_POLYNOMIALS`."""
+    if directions.device.type == "cpu" and directions.dtype == tables.dtype == torch.float32:
+        return Polynomials.apply(directions, tables)
     one = torch.ones_like(directions[..., :1])
     products = directions * directions.roll(-1, dims=-1)
     monomials = torch.cat([one, directions, products, directions * directions], dim=-1)
-    return monomials @ table
+    return monomials @ tables
 
 
 def sh_basis(directions: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 9"]:
@@ -166,7 +171,11 @@ class SphericalHarmonicLight:
         transfer: Float[Tensor, "b n 9"] | None = None,
     ) -> Float[Tensor, "b n 3"]:
         """Returns the shading of matte white points, with self-shadow where `transfer` carries it."""
-        return (lambert_transfer(normals) if transfer is None else transfer) @ self.coefficients
+        if transfer is not None:
+            return transfer @ self.coefficients
+        # Under one light the nine harmonics are three polynomials, a channel each.
+        table = _polynomials(normals.dtype, normals.device, True)
+        return _evaluated(normals, (table @ self.coefficients).expand(len(normals), -1, -1))
 
     def specular(
         self, points: Float[Tensor, "b n 3"], normals: Float[Tensor, "b n 3"], eye: Float[Tensor, "b 3"]

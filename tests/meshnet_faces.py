@@ -56,10 +56,10 @@ def rendered_samples(
     return FaceSampleBatch(images, labels, fit, truth)
 
 
-def telling_cascade(model: LinearFaceModel, samples: FaceSampleBatch) -> FitCascade:
+def telling_cascade(model: LinearFaceModel, samples: FaceSampleBatch, seed: int = 2) -> FitCascade:
     """A cascade of two steps that say something."""
     features = cascade_features(descriptor_maps(samples.images, samples.labels), samples.fit, model)
-    g, c = torch.Generator().manual_seed(2), 6 + len(model.identity) + len(model.expression)
+    g, c = torch.Generator().manual_seed(seed), 6 + len(model.identity) + len(model.expression)
     weight = 2e-4 * torch.randn(2, features.shape[1], c, generator=g)
     mean, spread = features.mean(0), features.std(0).clamp(min=0.05)
     return FitCascade(weight, torch.zeros(2, c), mean.repeat(2, 1), spread.repeat(2, 1))

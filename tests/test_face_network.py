@@ -17,12 +17,12 @@ from raylib.estimates import FaceBatch
 from raylib.face_network import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
 from raylib.faces import crop_face
 from raylib.fit_cascade import FitCascade, descriptor_maps, posed
-from raylib.fit_correction import CropEstimate, FitCorrector, seen_from_camera
+from raylib.fit_correction import CropEstimate, FitCorrector, seen_from_camera, trend_features
 from raylib.fitting import LandmarkFitter
-from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.mesh import face_areas_normals, vertex_normals
 from raylib.morphable import load_prior
 from raylib.segmentation import Label
+from raylib.strangeness import Strangeness
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, rotation_distance_deg
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
@@ -64,10 +64,11 @@ def shaken(network, size=0.02, seed=1):
 
 
 def test_an_untrained_network_returns_the_fit(model, corrector, samples):
-    inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
+    start = corrector.settle(samples.images, samples.labels, samples.fit)
+    inputs, light = corrector.inputs(samples.images, samples.labels, start)
     corrections = small_network(model)(inputs)
     assert all(not bool(v.any()) for v in corrections.__dict__.values())
-    estimate = corrector.apply(corrections, inputs, samples.fit, light)
+    estimate = corrector.apply(corrections, inputs, start, light)
     whole = corrector.estimate(small_network(model), samples.images, samples.labels, samples.fit)
     assert torch.equal(whole.verts_mm, estimate.verts_mm) and torch.equal(whole.camera.T, estimate.camera.T)
     assert torch.equal(estimate.verts_mm, model.verts(samples.fit.identity, samples.fit.expression))
@@ -78,9 +79,10 @@ def test_an_untrained_network_returns_the_fit(model, corrector, samples):
 
 def test_every_weight_learns(model, corrector, samples):
     network = shaken(small_network(model))
-    inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
+    start = corrector.settle(samples.images, samples.labels, samples.fit)
+    inputs, light = corrector.inputs(samples.images, samples.labels, start)
     corrections = network(inputs)
-    estimate = corrector.apply(corrections, inputs, samples.fit, light)
+    estimate = corrector.apply(corrections, inputs, start, light)
     total, terms = FaceLoss(corrector, FaceLossWeights(), 32)(
         estimate, corrections, samples, torch.ones(len(samples.images), dtype=torch.bool)
     )
@@ -216,38 +218,45 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade,
     network = shaken(small_network(model))
     path = tmp_path / "w.safetensors"
     g = torch.Generator().manual_seed(0)
-    n, v = corrector.inputs(samples.images, samples.labels, samples.fit)[0].fit_features.shape[1], len(model.mean)
+    # Fits, and four numbers on the pictures' looks.
+    n, v = corrector.inputs(samples.images, samples.labels, samples.fit)[0].fit_features.shape[1] + 4, len(model.mean)
     trend = ErrorTrend(
         torch.randn(n, generator=g),
         torch.rand(n, generator=g) + 0.5,
         0.01 * torch.randn(2 * n, 3, generator=g),
         torch.randn(3, v, generator=g),
     )
-    features = cascade(samples.images, samples.labels, samples.fit, model)[1]
+    maps = descriptor_maps(samples.images, samples.labels)
+    features = cascade(maps, samples.fit, model)[1]
     basis = torch.linalg.svd(features, full_matrices=False).Vh[:3].T
-    shrinkage = IdentityShrinkage(basis, torch.tensor(0.01), torch.tensor(1.5))
-    save_weights(network, SMALL, FitCorrector(model, mean_albedo, cascade, trend=trend, shrinkage=shrinkage), path)
+    strange = Strangeness(basis, torch.tensor(0.01), torch.tensor(1.5), torch.tensor(0.7))
+    closing = telling_cascade(model, samples, 3)
+    full = FitCorrector(model, mean_albedo, cascade, trend=trend, strangeness=strange, closing=closing)
+    save_weights(network, SMALL, full, path)
     loaded, found = load_weights(path, model)
     rounded = copy.deepcopy(network)
     for p in rounded.parameters():
         p.data = p.data.half().float()
-    inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
+    start = found.settle(samples.images, samples.labels, samples.fit)
+    inputs, light = found.inputs(samples.images, samples.labels, start)
     with torch.inference_mode():
         a, b = loaded(inputs), rounded(inputs)
     assert torch.equal(a.offsets_mm, b.offsets_mm) and torch.equal(a.identity, b.identity)
-    said, told = (t(inputs.fit_features) for t in (trend, found.trend))
+    said, told = (t(trend_features(inputs, start)) for t in (trend, found.trend))
     assert said.std() > 0.1 and torch.allclose(said, told, atol=0.02 * float(said.std()))
     # It multiplies the uncertainty and nothing else.
-    plain, scaled = (c.apply(a, inputs, samples.fit, light) for c in (corrector, found))
+    plain, scaled = (c.apply(a, inputs, start, light) for c in (corrector, found))
     torch.testing.assert_close((scaled.sigma_mm / plain.sigma_mm).log(), told, atol=1e-4, rtol=1e-3)
     assert torch.equal(scaled.verts_mm, plain.verts_mm)
     assert torch.allclose(found.mean_albedo, mean_albedo, rtol=1e-3)
-    assert shrinkage(features).min() < 0.95
-    assert torch.allclose(shrinkage(features), found.shrinkage(features), atol=1e-3)
-    before, after = (c(samples.images, samples.labels, samples.fit, model)[0] for c in (cascade, found.cascade))
-    assert torch.allclose(before.identity, after.identity, atol=2e-3)
-    assert torch.allclose(before.camera.R, after.camera.R, atol=2e-4)
-    assert (before.identity - samples.fit.identity).abs().max() > 0.01
+    told = found.strangeness(features)
+    assert told.max() > 0.05 and torch.allclose(strange(features), told, atol=2e-3)
+    assert torch.allclose(strange.kept(told), found.strangeness.kept(told))
+    for one, other in ((cascade, found.cascade), (closing, found.closing)):
+        before, after = (c(maps, samples.fit, model)[0] for c in (one, other))
+        assert torch.allclose(before.identity, after.identity, atol=2e-3)
+        assert torch.allclose(before.camera.R, after.camera.R, atol=2e-4)
+        assert (before.identity - samples.fit.identity).abs().max() > 0.01
 
 
 def test_a_step_moves_the_face_as_it_says(model, samples):
@@ -309,13 +318,14 @@ def test_labels_are_needed(model, corrector, weights):
 def test_offsets_that_fold_triangles_are_reduced(model, corrector, samples):
     from dataclasses import replace
 
-    inputs, light = corrector.inputs(samples.images, samples.labels, samples.fit)
+    start = corrector.settle(samples.images, samples.labels, samples.fit)
+    inputs, light = corrector.inputs(samples.images, samples.labels, start)
     corrections = small_network(model)(inputs)
     g = torch.Generator().manual_seed(0)
     wild = torch.zeros_like(corrections.offsets_mm)
     wild[0] = 3 * torch.randn(wild[0].shape, generator=g)
     wild[1] = torch.tensor([0.5, -0.5, 1.0])
-    estimate = corrector.apply(replace(corrections, offsets_mm=wild), inputs, samples.fit, light)
+    estimate = corrector.apply(replace(corrections, offsets_mm=wild), inputs, start, light)
     base = face_areas_normals(estimate.verts_mm - wild, model.faces)[1]
 
     def folds(verts):

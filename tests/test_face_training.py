@@ -13,20 +13,20 @@ from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainMeshnetConf
 from raylib.crop_fit import sample_at
 from raylib.errors import ConfigError
 from raylib.face_network import build_network
-from raylib.fit_cascade import FitCascade, posed
+from raylib.fit_cascade import FitCascade, descriptor_maps, posed
 from raylib.fit_correction import FitCorrector
-from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.lighting import SphericalHarmonicLight
 from raylib.mesh import vertex_normals
 from raylib.morphable import load_prior
+from raylib.strangeness import Strangeness
 from raylib.training.face_augmentation import FaceAugmentation, reframed
 from raylib.training.face_cascade import (
     StepTargets,
     excess_noise,
-    identity_shrinkage,
     ridge_weights,
     rotation_vector,
-    shrinkage_of,
+    strangeness,
+    strangeness_of,
     train_cascade,
 )
 from raylib.training.face_meshnet_loop import (
@@ -65,6 +65,10 @@ def samples(model):
 @pytest.fixture(scope="module")
 def cascade(model, samples):
     return telling_cascade(model, samples)
+
+
+def maps_of(batch):
+    return descriptor_maps(batch.images, batch.labels)
 
 
 def small_network(model, seed=0):
@@ -215,7 +219,7 @@ def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(mode
     trusting, wary = (train_cascade(model, samples, np.arange(64), 2, 2.0, 0, p) for p in (None, photos))
 
     def error(cascade):
-        fit = cascade(odd.images, odd.labels, odd.fit, model)[0]
+        fit = cascade(maps_of(odd), odd.fit, model)[0]
         verts = model.verts(fit.identity, fit.expression)
         return float(aligned_error(verts, odd.truth.verts_mm, vertex_weights(model))[0].norm(dim=2).mean())
 
@@ -226,7 +230,7 @@ def strangers(k=40, f=60, n=3000):
     """Features and identities of synthetic faces, and of photographs that are noisier the stranger they look."""
     rng = torch.Generator().manual_seed(0)
     plane, _ = torch.linalg.qr(torch.randn(f, f, generator=rng))
-    spread = torch.cat([torch.full((10,), 3.0), torch.full((f - 10,), 0.1)])
+    spread = torch.cat([torch.full((10,), 3.0), torch.full((f - 10,), 0.02)])
 
     def looks(n):
         return spread * torch.randn(n, f, generator=rng)
@@ -241,35 +245,44 @@ def strangers(k=40, f=60, n=3000):
 def test_identities_are_believed_as_far_as_least_squares_says_of_each_picture(monkeypatch):
     monkeypatch.setattr("raylib.training.face_cascade._MAIN_DIRECTIONS", 10)
     known, real, known_identity, noisy, true, level = strangers()
-    shrinkage = shrinkage_of(known, real, known_identity, noisy, 1.0)
-    kept = shrinkage(real)
+    found = strangeness_of(known, real, known_identity, noisy, 1.0)
+    strange = found(real)
+    assert strange.mean() == pytest.approx(1.0, abs=1e-4) and torch.allclose(strange, level, atol=0.05)
+    assert found(known).max() < 0.02 and found(known).min() == 0
+    kept = found.kept(strange)
     assert torch.allclose(kept, 1 / (1 + level), atol=0.06)
     best_of_all = float((true * noisy).sum() / noisy.square().sum())
     assert (kept * noisy - true).square().mean() < 0.97 * (best_of_all * noisy - true).square().mean()
-    assert shrinkage(known).min() > 0.98 and shrinkage(known).max() <= 1
     # Half the excess; none; and identities that scatter less are taken as they are.
-    half = shrinkage_of(known, real, known_identity, noisy, 0.5)(real)
+    half = strangeness_of(known, real, known_identity, noisy, 0.5).kept(strange)
     assert torch.allclose(1 / half - 1, (1 / kept - 1) / 2, rtol=1e-4)
     for identity, noise in ((noisy, 0.0), (0.5 * true, 1.0)):
-        assert torch.equal(shrinkage_of(known, real, known_identity, identity, noise)(real), torch.ones(len(real), 1))
+        believed = strangeness_of(known, real, known_identity, identity, noise)
+        assert torch.equal(believed(real), strange) and torch.equal(believed.kept(strange), torch.ones_like(strange))
 
 
-def test_photographs_are_shrunk_by_what_the_cascade_sees_in_them(model, cascade, samples):
+def test_strangeness_is_of_what_the_cascade_sees(model, cascade, samples):
     odd = rendered_samples(model, 6, 12, size=64, bias=0.05)
-    found = identity_shrinkage(model, cascade, InMemory(samples), np.arange(6), InMemory(odd), 1.0)
-    (one, x), (two, y) = (cascade(batch.images, batch.labels, batch.fit, model) for batch in (samples, odd))
-    wanted = shrinkage_of(x, y, one.identity, two.identity, 1.0)
-    assert torch.equal(found(y), wanted(y)) and found(y).max() < 0.99
+    found = strangeness(model, cascade, InMemory(samples), np.arange(6), InMemory(odd), 1.0)
+    (one, x), (two, y) = (cascade(maps_of(batch), batch.fit, model) for batch in (samples, odd))
+    assert torch.equal(found(y), strangeness_of(x, y, one.identity, two.identity, 1.0)(y)) and found(y).min() > 0
 
 
-def test_training_shrinks_only_photographs_towards_the_mean_face(model, corrector, cascade, samples):
-    seen = (samples.images, samples.labels, samples.fit)
-    plain, features = cascade(*seen, model)
-    # All look strange, each in its way.
-    shrinkage = IdentityShrinkage(features.new_zeros(features.shape[1], 1), torch.tensor(0.1), torch.tensor(2.0))
-    kept = shrinkage(features)
-    assert kept.max() < 0.9 and kept.std() > 0.01
-    held = FitCorrector(model, corrector.mean_albedo, cascade, shrinkage=shrinkage)
+def test_usual_pictures_take_the_closing_step_and_strange_ones_shrink_in_training_too(model, corrector, samples):
+    cascade, closing = (telling_cascade(model, samples, seed) for seed in (2, 3))
+    plain, features = cascade(maps_of(samples), samples.fit, model)
+    sizes = features.square().mean(1)
+    middle, zero = sizes.median(), torch.zeros(())
+    strange = Strangeness(features.new_zeros(features.shape[1], 1), middle, 1.2 * (sizes.max() - middle), zero + 0.8)
+    at = strange(features)
+    assert at.min() == 0 and 0.8 < at.max() < 1
+    closed = closing(maps_of(samples), plain, model, 1 - at)[0]
+    whole = closing(maps_of(samples), plain, model)[0]
+    for row in range(6):
+        usual = bool(at[row] == 0)
+        assert torch.equal(closed.identity[row], whole.identity[row]) == usual
+        assert not torch.equal(closed.identity[row], plain.identity[row])
+    held = FitCorrector(model, corrector.mean_albedo, cascade, strangeness=strange, closing=closing)
     known = torch.tensor([True, False, True, True, False, False])
     batch = replace(samples, truth=replace(samples.truth, known=known.float()))
     started = []
@@ -277,13 +290,14 @@ def test_training_shrinks_only_photographs_towards_the_mean_face(model, correcto
     held.apply = lambda corrections, inputs, fit, light: started.append(fit) or apply(corrections, inputs, fit, light)
     state, loss = new_state(small_network(model), 0.0), FaceLoss(held, FaceLossWeights(landmark=1.0), 32)
     train_step(state, held, loss, batch, known, 0.0, 0.9, torch.float32)
-    deployed = held.settle(*seen)
+    deployed = held.settle(samples.images, samples.labels, samples.fit)
+    kept = 1 / (1 + 0.8 * at)
     for fit, rows in ((started[0], ~known), (deployed, torch.ones(6, dtype=torch.bool))):
-        assert torch.equal(fit.identity[rows], (plain.identity * kept)[rows])
-        assert torch.equal(fit.identity[~rows], plain.identity[~rows])
-        verts = model.verts(fit.identity, plain.expression)
-        assert torch.equal(fit.fitted, plain.camera.project(verts[:, model.landmark_verts]))
-        assert torch.equal(fit.camera.R, plain.camera.R)
+        torch.testing.assert_close(fit.identity[rows], (closed.identity * kept)[rows])
+        torch.testing.assert_close(fit.identity[~rows], closed.identity[~rows])
+        verts = model.verts(fit.identity, closed.expression)
+        torch.testing.assert_close(fit.fitted, closed.camera.project(verts[:, model.landmark_verts]))
+        torch.testing.assert_close(fit.camera.R, closed.camera.R)
 
 
 def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):

@@ -75,6 +75,8 @@ class FaceMeshNetSettings:
         cascade_ridge: their penalty, as a share of the number of samples.
         cascade_noise: how much of what photographs' features scatter more than synthetic faces' counts as noise, a
             share; 0 leaves photographs out. Identities that then scatter more are shrunk by the same rule.
+        closing_ridge: penalty of the cascade's last step, which only pictures take that are not strange beside the
+            synthetic faces; there is none without photographs.
         warmup_steps: steps of the learning rate's rise.
         weight_decay: AdamW's weight decay, a share of the learning rate.
         ema_decay: share of itself that the moving average of the weights keeps at a step; that average is what is
@@ -96,6 +98,7 @@ class FaceMeshNetSettings:
     cascade_steps: int = 3
     cascade_ridge: float = 0.4
     cascade_noise: float = 0.5
+    closing_ridge: float = 0.02
     warmup_steps: int = 100
     weight_decay: float = 0.02
     ema_decay: float = 0.998
@@ -108,8 +111,9 @@ class FaceMeshNetSettings:
         require(needed, "photographs", self.photographs, "a folder where photo_share is not 0")
         require(len(self.widths) == 4, "widths", self.widths, "four numbers")
         require(len(self.graph_widths) == 3, "graph_widths", self.graph_widths, "three numbers")
-        require(self.cascade_ridge > 0, "cascade_ridge", self.cascade_ridge, "a positive number")
         require(self.cascade_noise >= 0, "cascade_noise", self.cascade_noise, "at least 0")
+        for name in ("cascade_ridge", "closing_ridge"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         for name in ("cascade_steps", "hidden", "blocks", "warmup_steps"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         held = self.held_out_photographs

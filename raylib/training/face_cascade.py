@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 from raylib.camera import Camera
 from raylib.crop_fit import CropFit
 from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
-from raylib.identity_shrinkage import IdentityShrinkage
 from raylib.morphable import LinearFaceModel
 from raylib.progress import watched
+from raylib.strangeness import Strangeness
 from raylib.training.face_augmentation import FaceAugmentation, coefficient_solver, reframed
 from raylib.training.face_meshnet_loss import vertex_weights
 from raylib.training.face_samples import FaceSampleBatch, FaceSamples, FaceTruth
@@ -123,11 +123,15 @@ class _Side:
     Args:
         batches: as they are, and changed.
         model: the face model.
+        after: cascade that comes before.
     """
 
-    def __init__(self, batches: list[FaceSampleBatch], model: LinearFaceModel):
+    def __init__(self, batches: list[FaceSampleBatch], model: LinearFaceModel, after: FitCascade | None):
         self._maps = [tuple(m.half() for m in descriptor_maps(b.images, b.labels)) for b in batches]
         self.truths, self.fits, self._model = [b.truth for b in batches], [b.fit for b in batches], model
+        if after is not None:
+            together = watched(list(zip(self._maps, self.fits, strict=True)), "batches of the cascade before")
+            self.fits = [after((fine.float(), coarse.float()), fit, model)[0] for (fine, coarse), fit in together]
 
     def features(self, what: str) -> Float[Tensor, "n f"]:
         """Returns what the next step looks at."""
@@ -164,6 +168,7 @@ def train_cascade(
     seed: int = 0,
     photographs: FaceSamples | None = None,
     noise: float = 1.0,
+    after: FitCascade | None = None,
 ) -> FitCascade:
     """Returns the cascade of so many steps that ridge regression finds over samples with truth.
 
@@ -180,13 +185,14 @@ def train_cascade(
         seed: of the changes.
         photographs: samples without truth.
         noise: how much their excess counts; 1 is what errors in variables say.
+        after: cascade whose results the first step starts from; the landmark fits by default.
     """
     change, targets = FaceAugmentation(model), StepTargets(model)
     rng = Generator().manual_seed(seed)
-    known = _Side(_doubled(samples, index, change, rng, truth=True), model)
+    known = _Side(_doubled(samples, index, change, rng, truth=True), model, after)
     unknown = None
     if photographs is not None and noise:
-        unknown = _Side(_doubled(photographs, np.arange(len(photographs)), change, rng, truth=False), model)
+        unknown = _Side(_doubled(photographs, np.arange(len(photographs)), change, rng, truth=False), model, after)
     found = []
     for number in range(steps):
         what = f"batches of the cascade's step {number + 1} of {steps}"
@@ -202,18 +208,17 @@ def train_cascade(
     return FitCascade(weights, biases, means, spreads)
 
 
-def shrinkage_of(
+def strangeness_of(
     known: Float[Tensor, "n f"],
     real: Float[Tensor, "m f"],
     known_identity: Float[Tensor, "n k"],
     real_identity: Float[Tensor, "m k"],
     noise: float,
-) -> IdentityShrinkage:
-    """Returns how far identities are believed, from features and identities of synthetic faces and of photographs.
+) -> Strangeness:
+    """Returns how strange pictures are, from features and identities of synthetic faces and of photographs.
 
     Where identities found in photographs scatter about the mean face more than those found in synthetic faces, the
-    excess is taken for independent noise, as with the features, and shared out over the photographs by how far their
-    features are from those of the synthetic faces.
+    excess is taken for independent noise, as with the features.
 
     Args:
         known: standardised features of synthetic faces.
@@ -225,23 +230,22 @@ def shrinkage_of(
     rank = min(_MAIN_DIRECTIONS, len(known) // _FACES_A_DIRECTION)
     basis = torch.linalg.svd(known, full_matrices=False).Vh[:rank].T
     zero = known.new_zeros(())
-    usual = IdentityShrinkage(basis, zero, zero).beyond_usual(known).mean()
-    unit = IdentityShrinkage(basis, usual, zero + 1)
+    usual = Strangeness(basis, zero, zero + 1, zero)(known).mean()
+    unit = Strangeness(basis, usual, zero + 1, zero)(real).mean().clamp(min=1e-6)
     excess = real_identity.square().sum(1).mean() / known_identity.square().sum(1).mean() - 1
-    rate = noise * excess.clamp(min=0) / unit.beyond_usual(real).mean().clamp(min=1e-6)
-    return IdentityShrinkage(basis, usual, rate)
+    return Strangeness(basis, usual, unit, noise * excess.clamp(min=0))
 
 
 @torch.inference_mode()
-def identity_shrinkage(
+def strangeness(
     model: LinearFaceModel,
     cascade: FitCascade,
     samples: FaceSamples,
     index: Int[np.ndarray, " n"],
     photographs: FaceSamples,
     noise: float,
-) -> IdentityShrinkage:
-    """Returns how far the identities that a cascade finds are believed (see `shrinkage_of`).
+) -> Strangeness:
+    """Returns how strange pictures are to a cascade (see `strangeness_of`).
 
     Args:
         model: the face model.
@@ -256,11 +260,11 @@ def identity_shrinkage(
         features, identities = [], []
         for start in watched(range(0, len(which), _BATCH), "batches of identities"):
             batch = some.batch(which[start : start + _BATCH])
-            fit, seen = cascade(batch.images, batch.labels, batch.fit, model)
+            fit, seen = cascade(descriptor_maps(batch.images, batch.labels), batch.fit, model)
             features.append(seen)
             identities.append(fit.identity)
         return torch.cat(features), torch.cat(identities)
 
     known, known_identity = found(samples, index)
     real, real_identity = found(photographs, np.arange(len(photographs)))
-    return shrinkage_of(known, real, known_identity, real_identity, noise)
+    return strangeness_of(known, real, known_identity, real_identity, noise)

@@ -32,7 +32,7 @@ from raylib.provenance import environment, sha256
 from raylib.ray_cluster import join_ray
 from raylib.training.curves import draw_curves
 from raylib.training.face_augmentation import FaceAugmentation
-from raylib.training.face_cascade import identity_shrinkage, train_cascade
+from raylib.training.face_cascade import strangeness, train_cascade
 from raylib.training.face_meshnet_loop import (
     batches,
     estimate_samples,
@@ -67,7 +67,7 @@ SCORE = "val_vertex_mm"
 """Figure of the validation by which checkpoints are kept; small is good."""
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _CASCADE_SAMPLES = 20_000
-_SHRINKAGE_SAMPLES = 4_000  # of them, to tell what is usual
+_USUAL_SAMPLES = 4_000  # of them, to tell what is usual
 _TOGETHER = 16  # pictures that are prepared together
 _DONE = "done"
 _MESHES = 4  # faces whose meshes are written
@@ -209,10 +209,11 @@ def start(config: TrainMeshnetConfig) -> tuple[FaceMeshNet, FitCorrector]:
         cascade = train_cascade(
             model, samples, index, face.cascade_steps, face.cascade_ridge, config.seed, photos, noise
         )
-        shrinkage = None
+        strange = closing = None
         if photos is not None:
-            shrinkage = identity_shrinkage(model, cascade, samples, index[:_SHRINKAGE_SAMPLES], photos, noise)
-        corrector = FitCorrector(model, samples.mean_albedo(), cascade, shrinkage=shrinkage)
+            strange = strangeness(model, cascade, samples, index[:_USUAL_SAMPLES], photos, noise)
+            closing = train_cascade(model, samples, index, 1, face.closing_ridge, config.seed, photos, noise, cascade)
+        corrector = FitCorrector(model, samples.mean_albedo(), cascade, strangeness=strange, closing=closing)
         partial_path = path.with_suffix(".partial")
         save_weights(network, face.architecture, corrector, partial_path)
         partial_path.replace(path)

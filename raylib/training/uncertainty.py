@@ -12,7 +12,7 @@ from torch import Tensor
 from raylib.canonical import similarity
 from raylib.error_trend import ErrorTrend, with_squares
 from raylib.face_network import in_precision, unfolded
-from raylib.fit_correction import FitCorrector
+from raylib.fit_correction import FitCorrector, trend_features
 from raylib.networks.face_meshnet import FaceMeshNet
 from raylib.progress import watched
 from raylib.training.face_cascade import ridge_weights
@@ -33,7 +33,7 @@ class JudgedErrors:
     Attributes:
         error_mm: distance of each vertex from the truth after a similarity over the face.
         log_said: logarithm of the uncertainty over the average one.
-        features: what the fits looked like (`FaceInputs.fit_features`).
+        features: what fits and pictures looked like (`fit_correction.trend_features`).
     """
 
     error_mm: Float[Tensor, "n v"]
@@ -73,7 +73,7 @@ def judged_errors(
             scale, R, T = similarity(verts[shown], truth[shown])
             errors.append(torch.from_numpy(np.linalg.norm(scale * verts @ R.T + T - truth, axis=1)).float())
         said.append((estimate.sigma_mm / corrector.average_sigma).log())
-        features.append(inputs.fit_features)
+        features.append(trend_features(inputs, fit))
     return JudgedErrors(torch.stack(errors), torch.cat(said), torch.cat(features))
 
 
