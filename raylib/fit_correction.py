@@ -88,7 +88,7 @@ class SettledFit(CropFit):
     """Fits where the network starts.
 
     Attributes:
-        looks: what their pictures look like to the cascade (`Strangeness.looks`).
+        looks: what their pictures look like to the cascade (`Strangeness`).
     """
 
     looks: Float[Tensor, "b l"]
@@ -258,7 +258,7 @@ class FitCorrector:
         """
         maps = descriptor_maps(image, labels)
         fit, features = self.cascade(maps, fit, self.model)
-        strange = self.strangeness(features)
+        strange, looks = self.strangeness(features)
         fit, _ = self.closing(maps, fit, self.model, (1 - strange).clamp(min=0))
         kept = self.strangeness.kept(strange)
         if photographs is not None:
@@ -271,7 +271,7 @@ class FitCorrector:
             expression=fit.expression,
             landmarks=fit.landmarks,
             fitted=fit.camera.project(marks),
-            looks=self.strangeness.looks(features),
+            looks=looks,
         )
 
     def estimate(

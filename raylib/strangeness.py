@@ -41,27 +41,19 @@ class Strangeness:
         """Returns it on a device."""
         return Strangeness(*(t.to(device) for t in (self.basis, self.usual, self.unit, self.noise)))
 
-    def __call__(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b 1"]:
-        """Returns how strange pictures are.
+    def __call__(self, features: Float[Tensor, "b f"]) -> tuple[Float[Tensor, "b 1"], Float[Tensor, "b l"]]:
+        """Returns how strange pictures are, and what they look like: the distance's logarithm, and main directions.
 
         Args:
             features: what the cascade's last step looked at, standardised.
         """
         if not len(self.basis):
-            return features.new_zeros(len(features), 1)
-        return ((self._outside(features, features @ self.basis) - self.usual) / self.unit).clamp(min=0)
-
-    def looks(self, features: Float[Tensor, "b f"]) -> Float[Tensor, "b l"]:
-        """Returns what pictures look like in a few numbers: the distance's logarithm, and the main directions."""
-        if not len(self.basis):
-            return features[:, :0]
+            return features.new_zeros(len(features), 1), features[:, :0]
         inside = features @ self.basis
-        outside = self._outside(features, inside).clamp(min=_LEAST_OUTSIDE).log()
-        return torch.cat([outside, inside[:, :_LOOKS]], dim=1)
-
-    def _outside(self, features: Tensor, inside: Tensor) -> Tensor:
-        """Mean square of a feature outside the main directions."""
-        return (features.square().sum(1, keepdim=True) - inside.square().sum(1, keepdim=True)) / features.shape[1]
+        outside = features.square().sum(1, keepdim=True) - inside.square().sum(1, keepdim=True)
+        outside = outside / features.shape[1]
+        looks = torch.cat([outside.clamp(min=_LEAST_OUTSIDE).log(), inside[:, :_LOOKS]], dim=1)
+        return ((outside - self.usual) / self.unit).clamp(min=0), looks
 
     def kept(self, strange: Float[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
         """Returns the share of an identity to believe, 0 to 1: signal over signal and noise (Wiener)."""

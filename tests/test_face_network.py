@@ -249,8 +249,9 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade,
     torch.testing.assert_close((scaled.sigma_mm / plain.sigma_mm).log(), told, atol=1e-4, rtol=1e-3)
     assert torch.equal(scaled.verts_mm, plain.verts_mm)
     assert torch.allclose(found.mean_albedo, mean_albedo, rtol=1e-3)
-    told = found.strangeness(features)
-    assert told.max() > 0.05 and torch.allclose(strange(features), told, atol=2e-3)
+    (told, looks), (before, seen) = found.strangeness(features), strange(features)
+    assert told.max() > 0.05 and torch.allclose(before, told, atol=2e-3)
+    assert looks.std() > 0.1 and torch.allclose(seen, looks, atol=5e-2)
     assert torch.allclose(strange.kept(told), found.strangeness.kept(told))
     for one, other in ((cascade, found.cascade), (closing, found.closing)):
         before, after = (c(maps, samples.fit, model)[0] for c in (one, other))

@@ -230,8 +230,8 @@ def strangeness_of(
     rank = min(_MAIN_DIRECTIONS, len(known) // _FACES_A_DIRECTION)
     basis = torch.linalg.svd(known, full_matrices=False).Vh[:rank].T
     zero = known.new_zeros(())
-    usual = Strangeness(basis, zero, zero + 1, zero)(known).mean()
-    unit = Strangeness(basis, usual, zero + 1, zero)(real).mean().clamp(min=1e-6)
+    usual = Strangeness(basis, zero, zero + 1, zero)(known)[0].mean()
+    unit = Strangeness(basis, usual, zero + 1, zero)(real)[0].mean().clamp(min=1e-6)
     excess = real_identity.square().sum(1).mean() / known_identity.square().sum(1).mean() - 1
     return Strangeness(basis, usual, unit, noise * excess.clamp(min=0))
 
