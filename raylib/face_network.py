@@ -92,8 +92,8 @@ def save_weights(
     tensors |= {f"closing.{name}": value for name, value in corrector.closing.__dict__.items()}
     tensors |= {f"strangeness.{name}": value for name, value in corrector.strangeness.__dict__.items()}
     # Features' means and deviations are few and span many orders.
-    single = [f"{of}.{name}" for of in ("cascade", "closing", "trend") for name in ("means", "spreads", "biases")]
-    single += [f"strangeness.{name}" for name in ("usual", "unit", "noise")]
+    single = [f"{of}.{name}" for of in ("cascade", "closing") for name in ("means", "spreads", "biases")]
+    single += ["trend.means", "trend.spreads", "strangeness.usual", "strangeness.unit", "strangeness.noise"]
     kept = {n: t.detach().cpu().to(torch.float32 if n in single else torch.float16) for n, t in tensors.items()}
     save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path, metadata)
 

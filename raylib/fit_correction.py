@@ -245,9 +245,8 @@ class FitCorrector:
     ) -> SettledFit:
         """Returns the landmark fits after the cascade, which is where the network starts.
 
-        The cascade itself holds back what photographs scatter more in than synthetic faces. How much a picture needs
-        that, its strangeness tells: usual ones take the closing step, which knows of no photographs, and the others'
-        identities are shrunk towards the mean face.
+        A picture's strangeness tells how far to trust what synthetic faces taught: the closing step, whose penalty is
+        weak, is taken the less the stranger it is, and its identity is shrunk towards the mean face.
 
         Args:
             image: crops, sRGB.

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_LOOKS = 60
-_LEAST_OUTSIDE = 1e-3
+_LOOKS = 60  # main directions that tell the trend of the errors what a picture looks like
+_LEAST_OUTSIDE = 1e-3  # mean square below which its logarithm would say more than there is to it
 
 
 @dataclass(frozen=True)

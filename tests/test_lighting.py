@@ -54,6 +54,23 @@ def test_the_kernel_equals_the_formula_in_double_precision(harmonics, shape):
         torch.testing.assert_close(mine, exact, atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_shading_kernel_equals_the_formula_in_double_precision(batch):
+    g = torch.Generator().manual_seed(2)
+    normals, light = random_directions(3, 500), torch.randn(batch, 9, 3, generator=g)
+    grads = torch.randn(3, 500, 3, generator=g)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.detach().to(dtype, copy=True).requires_grad_() for t in (normals, light)]
+        values = SphericalHarmonicLight(leaves[1]).diffuse(leaves[0], leaves[0])
+        values.backward(grads.to(dtype))
+        shaded = lambert_transfer(leaves[0]) @ leaves[1]
+        torch.testing.assert_close(values, shaded, atol=1e-5, rtol=0)
+        found.append([values.detach().double(), *(leaf.grad.double() for leaf in leaves)])
+    for mine, exact in zip(*found, strict=True):
+        torch.testing.assert_close(mine, exact, atol=1e-6 * float(exact.abs().max()), rtol=1e-5)
+
+
 def test_the_kernel_takes_vectors_and_gradients_that_are_not_contiguous():
     directions = random_directions(3, 40).transpose(0, 1).requires_grad_()
     plain = directions.detach().contiguous().requires_grad_()
