@@ -18,7 +18,7 @@ demo: .venv/.installed
 	$(BIN)/python jobs/demo.py
 
 test: .venv/.installed lint browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 test-fast: .venv/.installed lint browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -161,7 +161,7 @@ def test_a_face_turns_and_the_lamp_moves(tab):
     page.keyboard.press("j")
     page.wait_for_function("text => document.querySelector('.viewer h2').textContent !== text", arg=heading)
     page.keyboard.press("Escape")
-    page.wait_for_function("!location.hash.includes('face=')")
+    page.wait_for_function("() => !location.hash.includes('face=')")
     assert not page.locator(".viewer").is_visible()
 
 
@@ -384,7 +384,7 @@ def test_two_thousand_faces(chromium, tmp_path):
         assert 20 < tiles.count() < 120
         seen |= set(names(tab))
     assert len(seen) > 400 and page.locator("*").count() < 1500
-    page.wait_for_function("document.querySelector('.tile:not([hidden]) img[src]')")
+    page.wait_for_function("() => document.querySelector('.tile:not([hidden]) img[src]')")
     tab.open_face("01777")
     face = page.evaluate("physface.page.rows.place[1777]")
     beside = [url.rsplit("/", 1)[-1] for url in tab.requests[1:]]
