@@ -101,6 +101,10 @@ class FitCascade:
         c = POSE_STEPS + len(model.identity) + len(model.expression)
         return FitCascade(torch.zeros(0, 0, c), torch.zeros(0, c), torch.zeros(0, 0), torch.zeros(0, 0))
 
+    def __getitem__(self, steps: slice) -> FitCascade:
+        """Returns some of the steps."""
+        return FitCascade(self.weights[steps], self.biases[steps], self.means[steps], self.spreads[steps])
+
     def to(self, device: torch.device | str) -> FitCascade:
         """Returns the cascade on a device."""
         return FitCascade(*(t.to(device) for t in (self.weights, self.biases, self.means, self.spreads)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -123,15 +125,11 @@ class _Side:
     Args:
         batches: as they are, and changed.
         model: the face model.
-        after: cascade that comes before.
     """
 
-    def __init__(self, batches: list[FaceSampleBatch], model: LinearFaceModel, after: FitCascade | None):
+    def __init__(self, batches: list[FaceSampleBatch], model: LinearFaceModel):
         self._maps = [tuple(m.half() for m in descriptor_maps(b.images, b.labels)) for b in batches]
         self.truths, self.fits, self._model = [b.truth for b in batches], [b.fit for b in batches], model
-        if after is not None:
-            together = watched(list(zip(self._maps, self.fits, strict=True)), "batches of the cascade before")
-            self.fits = [after((fine.float(), coarse.float()), fit, model)[0] for (fine, coarse), fit in together]
 
     def features(self, what: str) -> Float[Tensor, "n f"]:
         """Returns what the next step looks at."""
@@ -163,14 +161,12 @@ def train_cascade(
     model: LinearFaceModel,
     samples: FaceSamples,
     index: Int[np.ndarray, " n"],
-    steps: int,
-    ridge: float,
+    ridges: Sequence[float],
     seed: int = 0,
     photographs: FaceSamples | None = None,
     noise: float = 1.0,
-    after: FitCascade | None = None,
 ) -> FitCascade:
-    """Returns the cascade of so many steps that ridge regression finds over samples with truth.
+    """Returns the cascade that ridge regression finds over samples with truth.
 
     Every sample counts twice: as it is, and mirrored, reframed and with landmarks nearer to the truth, since on
     photographs, for which it was made, the detector errs less than on synthetic faces. Photographs, which have no
@@ -180,22 +176,20 @@ def train_cascade(
         model: the face model.
         samples: samples.
         index: which of them.
-        steps: of the cascade.
-        ridge: penalty, as a share of the number of samples, on features of variance one.
+        ridges: of each step the penalty, as a share of the number of samples, on features of variance one.
         seed: of the changes.
         photographs: samples without truth.
         noise: how much their excess counts; 1 is what errors in variables say.
-        after: cascade whose results the first step starts from; the landmark fits by default.
     """
     change, targets = FaceAugmentation(model), StepTargets(model)
     rng = Generator().manual_seed(seed)
-    known = _Side(_doubled(samples, index, change, rng, truth=True), model, after)
+    known = _Side(_doubled(samples, index, change, rng, truth=True), model)
     unknown = None
     if photographs is not None and noise:
-        unknown = _Side(_doubled(photographs, np.arange(len(photographs)), change, rng, truth=False), model, after)
+        unknown = _Side(_doubled(photographs, np.arange(len(photographs)), change, rng, truth=False), model)
     found = []
-    for number in range(steps):
-        what = f"batches of the cascade's step {number + 1} of {steps}"
+    for number, ridge in enumerate(ridges, 1):
+        what = f"batches of the cascade's step {number} of {len(ridges)}"
         x = known.features(what)
         real = None if unknown is None else unknown.features(f"{what}, photographs")
         wanted = torch.cat([targets(fit, truth) for fit, truth in zip(known.fits, known.truths, strict=True)])

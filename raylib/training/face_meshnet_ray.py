@@ -206,13 +206,14 @@ def start(config: TrainMeshnetConfig) -> tuple[FaceMeshNet, FitCorrector]:
         samples = FaceSamples(Path(face.cache) / "train", model)
         index = np.arange(min(len(samples), _CASCADE_SAMPLES))
         photos = FaceSamples(Path(face.cache) / "photographs", model) if noise else None
-        cascade = train_cascade(
-            model, samples, index, face.cascade_steps, face.cascade_ridge, config.seed, photos, noise
-        )
-        strange = closing = None
+        ridges = [face.cascade_ridge] * face.cascade_steps
+        if photos is not None:
+            ridges.append(face.closing_ridge)
+        steps = train_cascade(model, samples, index, ridges, config.seed, photos, noise)
+        cascade, closing = steps[: face.cascade_steps], steps[face.cascade_steps :]
+        strange = None
         if photos is not None:
             strange = strangeness(model, cascade, samples, index[:_USUAL_SAMPLES], photos, noise)
-            closing = train_cascade(model, samples, index, 1, face.closing_ridge, config.seed, photos, noise, cascade)
         corrector = FitCorrector(model, samples.mean_albedo(), cascade, strangeness=strange, closing=closing)
         partial_path = path.with_suffix(".partial")
         save_weights(network, face.architecture, corrector, partial_path)
