@@ -13,7 +13,7 @@ from raylib.mesh import boundary_edges, vertex_normals
 from raylib.render import SoftRenderer, SoftSettings, fast_vertex_normals, pytorch3d_backend, rasterize
 from raylib.render.projection import pixel_verts
 from raylib.render.pytorch3d_backend import rasterize_pixel_verts
-from raylib.render.soft import even_bands
+from raylib.render.soft_kernels import even_bands
 
 SIZE = (48, 64)
 

@@ -162,10 +162,11 @@ class _Scene:
         shader = SoftPhongShader(device=self.device, cameras=self.cameras, blend_params=blend)
         renderer = MeshRenderer(rasterizer_class(self.cameras, settings), shader)
         verts, albedo = self.verts.clone().requires_grad_(), self.albedo.clone().requires_grad_()
+        grad = torch.ones(1, self.size, self.size, 4, device=self.device)
 
         def run() -> None:
             verts.grad = albedo.grad = None
-            renderer(Meshes([verts], [self.faces], TexturesVertex([albedo]))).square().mean().backward()
+            renderer(Meshes([verts], [self.faces], TexturesVertex([albedo]))).backward(grad)
 
         return run
 
@@ -179,13 +180,14 @@ class _Scene:
         light = torch.zeros(1, 9, 3, device=self.device)
         light[:, 0] = 3.0
         leaves = [t.clone().requires_grad_() for t in (self.verts[None], self.albedo[None], light)]
+        grads = [torch.ones(1, self.size, self.size, *channels, device=self.device) for channels in ((3,), ())]
 
         def run() -> None:
             for leaf in leaves:
                 leaf.grad = None
             verts, albedo, coefficients = leaves
             rendered = renderer(verts, self.camera, SphericalHarmonicLight(coefficients), albedo=albedo)
-            (rendered.image.square().mean() + rendered.alpha.square().mean()).backward()
+            torch.autograd.backward([rendered.image, rendered.alpha], grads)
 
         return run
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
@@ -23,17 +22,15 @@ from raylib.errors import ConfigError
 from raylib.lighting import Light, shade
 from raylib.parallel import parts_for, run_parts, thread_count
 from raylib.render.binning import FACES_WORTH_A_THREAD, unusable_face
+from raylib.render.composite import over
 from raylib.render.interface import choose_backend
 from raylib.render.normals import fast_vertex_normals
 from raylib.render.projection import pixel_verts
-from raylib.render.soft_grad_kernels import N_GRAD_PLANES, prepare_gradients, soft_backward
-from raylib.render.soft_kernels import LANES, MIN_BACKGROUND, N_PLANES, face_boxes, soft_forward
+from raylib.render.soft_grad_kernels import N_GRAD_PLANES, soft_backward
+from raylib.render.soft_kernels import LANES, MIN_BACKGROUND, N_PLANES, even_bands, face_boxes, soft_forward
 
 _REACH = math.log(1 / 1e-4 - 1)
 """A face reaches as far as its coverage is above 1e-4: squared distance over sigma."""
-
-_PIXELS_WORTH_A_THREAD = 16_384
-"""See `parts_for`."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +114,15 @@ class _SoftBlend(torch.autograd.Function):
             soft_forward, threads, *scene, boxes, bands, height, width, *softness, z_far, planes,
             color.view(-1, width, n_channels).numpy(), share.view(-1, width).numpy(), alpha.view(-1, width).numpy(),
         )  # fmt: skip
-        ctx.scene, ctx.boxes, ctx.softness, ctx.z_far, ctx.planes = scene, boxes, softness, z_far, planes
+        ctx.scene, ctx.boxes, ctx.bands, ctx.planes = scene, boxes, bands, planes
+        ctx.softness, ctx.z_far = softness, z_far
         ctx.set_materialize_grads(False)
         return color, share, alpha
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        threads, planes, (verts, values, _, _) = thread_count(), ctx.planes, ctx.scene
+        planes, (verts, values, _, _) = ctx.planes, ctx.scene
+        parts = len(ctx.bands) - 1
         height = len(planes) // len(verts)
         width = planes.shape[2] - LANES
         of_color, of_share, of_alpha = (
@@ -132,29 +131,15 @@ class _SoftBlend(torch.autograd.Function):
                 grads, (3, 2, 2), ((width, planes.shape[1] - N_PLANES), (width,), (width,)), strict=True
             )
         )
-        _, _, gamma, _ = ctx.softness
         grad_planes = np.empty((len(planes), N_GRAD_PLANES + planes.shape[1] - N_PLANES, planes.shape[2]), np.float32)
-        parts = parts_for(len(planes) * width, _PIXELS_WORTH_A_THREAD)
-        run_parts(prepare_gradients, parts, gamma, ctx.z_far, planes, of_color, of_share, of_alpha, grad_planes)
-        grad_verts = np.zeros((threads, *verts.shape), np.float32)
-        grad_values = np.zeros((threads, *values.shape), np.float32)
+        grad_verts = np.zeros((parts, *verts.shape), np.float32)
+        grad_values = np.zeros((parts, *values.shape), np.float32)
         run_parts(
-            soft_backward, threads, *ctx.scene, ctx.boxes, height, *ctx.softness, planes, grad_planes, grad_verts,
-            grad_values,
+            soft_backward, parts, *ctx.scene, ctx.boxes, ctx.bands, height, *ctx.softness, ctx.z_far, planes,
+            of_color, of_share, of_alpha, grad_planes, grad_verts, grad_values,
         )  # fmt: skip
-        totals = [g[0] if threads == 1 else g.sum(0) for g in (grad_verts, grad_values)]
+        totals = [g[0] if parts == 1 else g.sum(0) for g in (grad_verts, grad_values)]
         return torch.from_numpy(totals[0]), torch.from_numpy(totals[1]), None, None, None
-
-
-def even_bands(boxes: NDArray[np.int32], n_rows: int, parts: int) -> NDArray[np.int64]:
-    """Returns the first rows of bands in which boxes cover equally many pixels, and the number of rows."""
-    if parts == 1:
-        return np.array([0, n_rows], np.int64)
-    widths = boxes[:, 1] - boxes[:, 0] + 1
-    begin, end = (np.bincount(rows, widths, n_rows + 1) for rows in (boxes[:, 2], boxes[:, 3] + 1))
-    done = np.cumsum(np.cumsum(begin - end)[:n_rows])
-    inner = np.searchsorted(done, done[-1] * np.arange(1, parts) / parts)
-    return np.concatenate([[0], inner, [n_rows]]).astype(np.int64)
 
 
 def _blend_fragments(
@@ -261,7 +246,8 @@ class SoftRenderer:
     ) -> dict[str, Tensor]:
         """Blends named attributes of the vertices and, where there are any, texture coordinates of the corners."""
         names, sizes = list(parts), [part.shape[-1] for part in parts.values()]
-        values = torch.cat(list(parts.values()), dim=-1) if parts else verts[..., :0]
+        single = len(parts) == 1
+        values = parts[names[0]] if single else torch.cat(list(parts.values()), dim=-1) if parts else verts[..., :0]
         if self.face_uv is None or not with_uv:
             face_uv = verts.new_empty(len(self.faces), 3, 0)
         else:
@@ -304,8 +290,7 @@ class SoftRenderer:
     def _composite(self, color: Tensor, share: Tensor, alpha: Tensor, background: Tensor | None) -> RenderedImage:
         if self.settings.composite == "softmax":
             return RenderedImage(color if background is None else color + share * background, alpha)
-        surface = alpha[..., None] * (color / (1 - share).clamp(min=1e-6))
-        return RenderedImage(surface if background is None else surface + (1 - alpha[..., None]) * background, alpha)
+        return RenderedImage(over(color, share, alpha, background), alpha)
 
     def with_settings(self, **changes: Any) -> SoftRenderer:
         """Returns a renderer of the same topology with some settings changed."""

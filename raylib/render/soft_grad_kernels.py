@@ -54,7 +54,6 @@ _SCALE, _T0, _T1, _T2, _G0, _G1, _G2 = 112, 120, 128, 136, 144, 152, 160
 _AWAY_X, _AWAY_Y, _SHARE1, _SHARE2, _SIDE = 168, 176, 184, 192, 200
 _SUMS = 208  # what a face gathers: 18 sums for the vertices, then three an attribute
 _N_VERT_SUMS = 18
-_CHUNK = 64  # faces that a part takes at a time, so that each has its share of the large and the small ones
 
 
 @njit(**SOFT_KERNEL)
@@ -197,25 +196,12 @@ def _scatter_vertices(totals, face, i, j, k, part, n, grad_verts):
 
 
 @njit(**SOFT_KERNEL)
-def prepare_gradients(part, parts, gamma, z_far, planes, grad_color, grad_share, grad_alpha, grad_planes):
-    """Writes what the gradients need once a pixel.
-
-    Args:
-        part: this part.
-        parts: number of parts.
-        gamma: depth over which weights fall by e.
-        z_far: depth of the background.
-        planes: of the forward pass.
-        grad_color: (rows, width, C + U) gradients, or of no size if there are none.
-        grad_share: (rows, width) gradients, or of no size.
-        grad_alpha: (rows, width) gradients, or of no size.
-        grad_planes: (rows, 3 + C + U, padded width) output: depth beyond which no face changes anything,
-            g . O + g_share share, g_alpha times the product of (1 - p), g.
-    """
+def _prepare_gradients(low, high, gamma, z_far, planes, grad_color, grad_share, grad_alpha, grad_planes):
+    """Writes, in the rows from `low` to `high`, what the gradients need once a pixel (see `soft_backward`)."""
     inv_gamma = _ONE / gamma
-    n_rows, n_channels = planes.shape[0], planes.shape[1] - N_PLANES
+    n_channels = planes.shape[1] - N_PLANES
     width = max(grad_color.shape[1], max(grad_share.shape[1], grad_alpha.shape[1]))
-    for y in range(part * n_rows // parts, (part + 1) * n_rows // parts):
+    for y in range(low, high):
         grad_planes[y] = _ZERO
         grad_planes[y, _BEYOND_PLANE] = -FAR
         for x in range(width):
@@ -241,9 +227,10 @@ def prepare_gradients(part, parts, gamma, z_far, planes, grad_color, grad_share,
 
 
 @njit(**SOFT_KERNEL)
-def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, reach2, sigma, gamma, one_sided, planes,
-                  grad_planes, grad_verts, grad_values):  # fmt: skip
-    """Adds the gradients of the picture to those of the vertices and their attributes; faces are the parts.
+def soft_backward(part, parts, verts, values, face_uv, faces, boxes, bands, height, reach2, sigma, gamma, one_sided,
+                  z_far, planes, grad_color, grad_share, grad_alpha, grad_planes, grad_verts,
+                  grad_values):  # fmt: skip
+    """Adds the gradients of the picture in the rows of pixels of a part to those of the vertices and attributes.
 
     Args:
         part: this part.
@@ -253,13 +240,19 @@ def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, rea
         face_uv: (faces, 3, U).
         faces: (faces, 3).
         boxes: (images * faces, 4).
+        bands: (parts + 1) first row of each part, counted through all images.
         height: of an image.
         reach2: squared reach in pixels.
         sigma: width of the coverage.
         gamma: depth over which weights fall by e.
         one_sided: whether coverage is one inside a face.
+        z_far: depth of the background.
         planes: of the forward pass.
-        grad_planes: from `prepare_gradients`.
+        grad_color: (rows, width, C + U) gradients, or of no size if there are none.
+        grad_share: (rows, width) gradients, or of no size.
+        grad_alpha: (rows, width) gradients, or of no size.
+        grad_planes: (rows, 3 + C + U, padded width) memory for what a pixel's gradients need: depth beyond which no
+            face changes anything, g . O + g_share share, g_alpha times the product of (1 - p), g.
         grad_verts: (parts, images, verts, 3) sums, zero at first.
         grad_values: (parts, images, verts, C) sums, zero at first.
     """
@@ -273,16 +266,18 @@ def soft_backward(part, parts, verts, values, face_uv, faces, boxes, height, rea
     run = np.zeros(_SUMS + n_sums * LANES, np.float32)
     totals = np.zeros(n_sums, np.float32)
     corners = np.zeros(3 * n_channels, np.float32)
-    for chunk in range(part, (verts.shape[0] * n_faces + _CHUNK - 1) // _CHUNK, parts):
-        for box in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, verts.shape[0] * n_faces)):
-            n = box // n_faces
-            f = box - n * n_faces
+    low, high = bands[part], bands[part + 1]
+    _prepare_gradients(low, high, gamma, z_far, planes, grad_color, grad_share, grad_alpha, grad_planes)
+    for n in range(low // height, (high + height - 1) // height):
+        for f in range(n_faces):
+            box = n * n_faces + f
             left, right = np.int64(boxes[box, 0]), np.int64(boxes[box, 1])
-            if right < left:
+            top, bottom = max(np.int64(boxes[box, 2]), low), min(np.int64(boxes[box, 3]), high - 1)
+            if right < left or bottom < top:
                 continue
             x0, y0, depth, face = load_face(verts, faces, n, f)
             touched = False
-            for y in range(np.int64(boxes[box, 2]), np.int64(boxes[box, 3]) + 1):
+            for y in range(top, bottom + 1):
                 qy = np.float32(y - n * height) + _HALF - y0
                 for x in range(left, right + 1, LANES):
                     qx = np.float32(x) + _HALF - x0

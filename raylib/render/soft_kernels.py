@@ -187,6 +187,26 @@ def face_boxes(part, parts, verts, faces, reach, height, width, boxes, bad_face)
                 boxes[at, 2], boxes[at, 3] = n * height + np.int32(top), n * height + np.int32(bottom)
 
 
+@njit(**KERNEL)
+def even_bands(boxes, n_rows, parts):
+    """Returns the first rows of bands in which boxes cover equally many pixels, and the number of rows."""
+    growth = np.zeros(n_rows + 1, np.int64)
+    for box in range(boxes.shape[0]):
+        width = np.int64(boxes[box, 1]) - np.int64(boxes[box, 0]) + 1
+        if width > 0:
+            growth[boxes[box, 2]] += width
+            growth[boxes[box, 3] + 1] -= width
+    done = np.cumsum(np.cumsum(growth)[:n_rows])
+    bands = np.empty(parts + 1, np.int64)
+    bands[0], bands[parts] = 0, n_rows
+    row = 0
+    for part in range(1, parts):
+        while row < n_rows and done[row] * parts < done[n_rows - 1] * part:
+            row += 1
+        bands[part] = row
+    return bands
+
+
 @njit(**SOFT_KERNEL)
 def load_face(verts, faces, n, f):
     """A face's first vertex in the picture, its least depth and its constants."""
