@@ -39,7 +39,14 @@ def _start(shown: dict[str, Any]) -> None:
         cpus = max(2, os.cpu_count() or 1)
         hook = {"worker_process_setup_hook": f"{__name__}.quiet_train"}
         runtime_env = hook if shown["log_to_driver"] else None
-        ray.init("local", num_cpus=cpus, include_dashboard=False, runtime_env=runtime_env, **shown)
+        options = {"num_cpus": cpus, "include_dashboard": False, "runtime_env": runtime_env, **shown}
+        try:
+            ray.init("local", **options)
+        except Exception as error:  # Ray raises nothing narrower
+            # After 30 seconds, which a busy machine may need. What was started ends with this process.
+            if "timed out during startup" not in str(error):
+                raise
+            ray.init("local", **options)
 
 
 def quiet_train() -> None:

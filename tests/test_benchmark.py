@@ -35,14 +35,17 @@ def test_render_benchmark_times_every_case_and_writes_ratios(tmp_path):
     assert len(rows) == 2 * (2 + 2)  # threads times (two rasterisers, PyTorch3D's shader, the soft renderer)
     for row in rows:
         assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ours_ms"])
+    for one, two in zip(rows[::2], rows[1::2], strict=True):
+        assert (one["what"], one["speedup"], one["threads"], two["threads"]) == (two["what"], 1.0, 1, 2)
+        assert two["speedup"] == pytest.approx(one["ours_ms"] / two["ours_ms"])
     assert {"torch", "numba"} <= set(record["versions"]) and record["machine"]["cpus"] >= 1
 
 
 def test_a_case_beyond_the_limit_is_timed_on_our_side_only():
     scene = render._Scene(2, 16, 0, "cpu")
     assert render._reference_seconds(scene, 50) > render._reference_seconds(scene, 1) > 0
-    ours_ms, reference_ms = render._alternate(scene.soft(), None, 1, lambda: 0.0)
-    assert ours_ms == 0.0 and reference_ms is None
+    ours_ms, reference_ms = render._alternate(scene.soft(), None, (1, 2), 1, "cpu")
+    assert set(ours_ms) == {1, 2} and min(ours_ms.values()) > 0 and reference_ms is None
 
 
 @pytest.mark.parametrize(

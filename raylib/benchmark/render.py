@@ -44,6 +44,7 @@ _FOV_DEG = 60.0
 _REFERENCE_SECONDS_PER_FACE_PIXEL = 1.1e-8  # of PyTorch3D's forward pass on one core, for the guess below
 _REFERENCE_SECONDS_PER_HIT = 6e-5  # of its backward pass
 _MAX_REFERENCE_ROUNDS = 3
+_LEAST_SECONDS = 4.0
 _FIRST_RENDER = """
 import torch
 from raylib.camera import Camera
@@ -71,6 +72,7 @@ class Timing:
         threads: on the CPU.
         ours_ms: our best run.
         reference_ms: PyTorch3D's best run, None where it would take too long.
+        speedup: our time on the first number of threads over that on these.
     """
 
     what: str
@@ -81,6 +83,7 @@ class Timing:
     threads: int
     ours_ms: float
     reference_ms: float | None
+    speedup: float
 
     @property
     def ratio(self) -> float | None:
@@ -97,16 +100,28 @@ def _milliseconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
 
 
 def _alternate(
-    ours: Callable[[], Any], reference: Callable[[], Any] | None, rounds: int, clock: Callable[[], float]
-) -> tuple[float, float | None]:
-    """Least milliseconds of both, run in turn; a first run of ours, which may compile, is not timed."""
-    ours()
-    ours_ms, reference_ms = [], []
-    for i in range(rounds):
-        ours_ms.append(_milliseconds(ours, clock))
+    ours: Callable[[], Any], reference: Callable[[], Any] | None, threads: tuple[int, ...], rounds: int, device: str
+) -> tuple[dict[int, float], float | None]:
+    """Least milliseconds of ours on each number of threads and of the reference on the first, all in turn.
+
+    A run before each on the same threads, which may compile, is not timed. What is over quickly runs more often than
+    `rounds`: the least of few is chance.
+    """
+    ours_ms: dict[int, list[float]] = {n: [] for n in threads}
+    reference_ms: list[float] = []
+    begun, i = time.perf_counter(), 0
+    while i < rounds or time.perf_counter() - begun < _LEAST_SECONDS:
+        for n, times in ours_ms.items():
+            torch.set_num_threads(n)
+            clock = time.process_time if device == "cpu" and n == 1 else time.perf_counter
+            ours()
+            times.append(_milliseconds(ours, clock))
         if reference is not None and i < _MAX_REFERENCE_ROUNDS:
-            reference_ms.append(_milliseconds(reference, clock))
-    return min(ours_ms), min(reference_ms, default=None)
+            # PyTorch3D's CPU rasteriser has one thread.
+            torch.set_num_threads(threads[0])
+            reference_ms.append(_milliseconds(reference, time.process_time if device == "cpu" else time.perf_counter))
+        i += 1
+    return {n: min(times) for n, times in ours_ms.items()}, min(reference_ms, default=None)
 
 
 class _Scene:
@@ -216,7 +231,7 @@ def _print_row(t: Timing) -> None:
     ratio = "-" if t.ratio is None else f"{t.ratio:.0f}"
     print(
         f"{t.device:5} {t.verts:6} {t.size:5} {t.threads:3} {t.faces_per_pixel:4} {t.what:20} "
-        f"{t.ours_ms:9.2f} {reference:>9} {ratio:>6}",
+        f"{t.ours_ms:9.2f} {reference:>9} {ratio:>6} {t.speedup:7.2f}",
         flush=True,
     )  # fmt: skip
 
@@ -246,7 +261,11 @@ def shadow_milliseconds(level: int, rounds: int) -> float:
     scene = _Scene(level, 64, 0, "cpu")
     verts = scene.verts[None]
     normals = vertex_normals(verts, scene.faces)
-    return _alternate(lambda: self_shadow_transfer(verts, normals, scene.faces), None, rounds, time.process_time)[0]
+
+    def run() -> Any:
+        return self_shadow_transfer(verts, normals, scene.faces)
+
+    return _alternate(run, None, (1,), rounds, "cpu")[0][1]
 
 
 def plan(config: BenchmarkRenderConfig) -> list[str]:
@@ -262,23 +281,19 @@ def plan(config: BenchmarkRenderConfig) -> list[str]:
 def run(config: BenchmarkRenderConfig) -> int:
     """Prints a table of timings and ratios and writes them as JSON."""
     timings: list[Timing] = []
-    print("dev    verts  size thr    K what                   ours ms  PyTorch3D  times")
+    print("dev    verts  size thr    K what                   ours ms PyTorch3D  times speedup")
     threads_before = torch.get_num_threads()
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for level in config.levels:
             for size in config.sizes:
                 scene = _Scene(level, size, config.seed, device)
                 for what, k, ours, reference in _cases(scene, config.faces_per_pixel):
-                    known: float | None = None
-                    for threads in config.threads if device == "cpu" else (threads_before,):
-                        torch.set_num_threads(threads)
-                        affordable = _reference_seconds(scene, k) <= config.max_reference_seconds
-                        alternate = reference if device == "cuda" or (affordable and known is None) else None
-                        clock = time.process_time if device == "cpu" and threads == 1 else time.perf_counter
-                        ours_ms, reference_ms = _alternate(ours, alternate, config.rounds, clock)
-                        known = known if reference_ms is None else reference_ms
-                        # PyTorch3D's CPU rasteriser has one thread, so that its time is not taken again.
-                        timings.append(Timing(what, device, size, k, len(scene.verts), threads, ours_ms, known))
+                    threads = config.threads if device == "cpu" else (threads_before,)
+                    affordable = device == "cuda" or _reference_seconds(scene, k) <= config.max_reference_seconds
+                    best, known = _alternate(ours, reference if affordable else None, threads, config.rounds, device)
+                    for n, ours_ms in best.items():
+                        speedup = best[threads[0]] / ours_ms
+                        timings.append(Timing(what, device, size, k, len(scene.verts), n, ours_ms, known, speedup))
                         _print_row(timings[-1])
     torch.set_num_threads(1)
     shadow = {str(2 * 4**level + 2 * 2**level + 1): shadow_milliseconds(level, 5) for level in config.levels}
