@@ -2,12 +2,27 @@
 
 import importlib.util
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+DEFAULT_LIMIT_S = 600
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Side by side, files whose slow tests have the most time go first, lest one be left to one process at last."""
+    if not hasattr(config, "workerinput"):
+        return
+    limits = Counter()
+    for item in items:
+        if item.get_closest_marker("slow"):
+            limit = item.get_closest_marker("timeout")
+            limits[item.path] += limit.args[0] if limit else DEFAULT_LIMIT_S
+    items.sort(key=lambda item: -limits[item.path])
 
 
 @pytest.fixture(scope="session")
