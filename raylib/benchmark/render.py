@@ -44,7 +44,7 @@ _FOV_DEG = 60.0
 _REFERENCE_SECONDS_PER_FACE_PIXEL = 1.1e-8  # of PyTorch3D's forward pass on one core, for the guess below
 _REFERENCE_SECONDS_PER_HIT = 6e-5  # of its backward pass
 _MAX_REFERENCE_ROUNDS = 3
-_LEAST_SECONDS = 4.0
+_LEAST_SECONDS = 1.0
 _FIRST_RENDER = """
 import torch
 from raylib.camera import Camera
