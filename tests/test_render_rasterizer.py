@@ -25,6 +25,14 @@ from raylib.render.binning import ndc_pixel_centers
 FRESH = settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def any_work_is_worth_a_thread():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("binning.FACES", "rasterizer._HITS", "rasterizer._GRADIENTS"):
+            patch.setattr(f"raylib.render.{name}_WORTH_A_THREAD", 1)
+        yield
+
+
 def triangles_as_meshes(*batch):
     verts = [faces.reshape(-1, 3) for faces in batch]
     return Meshes(verts, [torch.arange(len(v)).reshape(-1, 3) for v in verts])

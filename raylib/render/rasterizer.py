@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylib.errors import ConfigError
-from raylib.parallel import run_parts, thread_count
+from raylib.parallel import parts_for, run_parts, thread_count
 from raylib.render.binning import TileGrid, bin_faces, ndc_pixel_centers
 from raylib.render.interface import Fragments, PixelFragments
 from raylib.render.rasterize_grad_kernels import rasterize_backward
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pytorch3d.structures import Meshes
 
 MAX_FACES_PER_PIXEL = 255
+
+_HITS_WORTH_A_THREAD, _GRADIENTS_WORTH_A_THREAD = 8192, 16_384
+"""See `parts_for`."""
 
 _MAX_SPARE_BYTES = 1 << 26
 _spare_memory: deque[NDArray[np.uint8]] = deque(maxlen=2)
@@ -65,8 +68,9 @@ def _forward(
     block = memory[8 * n :].view(np.float32)
     zbuf, dists, bary_coords = block[:n].reshape(shape), block[n : 2 * n].reshape(shape), block[2 * n :]
     bary_coords = bary_coords.reshape((*shape, 3))
+    parts = max(1, min(threads, n // _HITS_WORTH_A_THREAD))
     run_parts(
-        rasterize_tiles, threads, face_verts, grid.boxes, grid.face_lists, grid.offsets, twins, grid.columns,
+        rasterize_tiles, parts, face_verts, grid.boxes, grid.face_lists, grid.offsets, twins, grid.columns,
         grid.rows, np.float32(blur_radius), faces_per_pixel, n_images, grid.tile_columns, grid.tile_rows,
         perspective_correct, clip_barycentric_coords,
         pix_to_face.reshape(-1), zbuf.reshape(-1), bary_coords.reshape(-1), dists.reshape(-1),
@@ -153,7 +157,7 @@ class _RasterizeFaceVerts(torch.autograd.Function):
         shapes = pix_to_face.shape, (*pix_to_face.shape, 3), pix_to_face.shape
         given = [torch.zeros(shape) if g is None else g for g, shape in zip(grads[1:], shapes, strict=True)]
         packed = face_verts.detach().contiguous().numpy().reshape(-1, 9)
-        threads = thread_count()
+        threads = parts_for(pix_to_face.numel(), _GRADIENTS_WORTH_A_THREAD)
         by_image = n_images >= threads
         parts = min(threads, n_images) if by_image else threads
         sums = np.zeros((1 if by_image else parts, *packed.shape), np.float32)
