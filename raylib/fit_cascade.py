@@ -105,6 +105,10 @@ class FitCascade:
         """Returns some of the steps."""
         return FitCascade(self.weights[steps], self.biases[steps], self.means[steps], self.spreads[steps])
 
+    def step(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns a step's weights, bias, and means and spreads of its features."""
+        return self.weights[number], self.biases[number], self.means[number], self.spreads[number]
+
     def to(self, device: torch.device | str) -> FitCascade:
         """Returns the cascade on a device."""
         return FitCascade(*(t.to(device) for t in (self.weights, self.biases, self.means, self.spreads)))

@@ -226,6 +226,25 @@ def test_a_cascade_that_saw_photographs_does_not_follow_what_only_they_have(mode
     assert error(wary) < 0.9 * error(trusting)
 
 
+def test_other_samples_teach_on_what_is_known(model):
+    index, (first, second, unseen) = (
+        np.arange(64),
+        (rendered_samples(model, 64, n, size=64, bias=0.02) for n in (11, 12, 13)),
+    )
+    known = train_cascade(model, InMemory(first), index, [2.0, 2.0])
+    held = train_cascade(model, InMemory(second), index, [1e7, 1e7], known=known)
+    torch.testing.assert_close(held.weights, known.weights, rtol=0, atol=1e-5)
+    taught = train_cascade(model, InMemory(second), index, [8.0, 8.0], known=known)
+    alone = train_cascade(model, InMemory(second), index, [2.0, 2.0])
+
+    def error(cascade):
+        fit = cascade(maps_of(unseen), unseen.fit, model)[0]
+        verts = model.verts(fit.identity, fit.expression)
+        return float(aligned_error(verts, unseen.truth.verts_mm, vertex_weights(model))[0].norm(dim=2).mean())
+
+    assert error(taught) < 0.99 * min(error(known), error(alone))
+
+
 def strangers(k=40, f=60, n=3000):
     """Features and identities of synthetic faces, and of photographs that are noisier the stranger they look."""
     rng = torch.Generator().manual_seed(0)

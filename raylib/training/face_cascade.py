@@ -98,17 +98,27 @@ def ridge_weights(gram: Float[Tensor, "f f"], cross: Float[Tensor, "f c"], ridge
 
 
 def _regression(
-    x: Float[Tensor, "n f"], y: Float[Tensor, "n c"], ridge: float, real: Float[Tensor, "m f"] | None, noise: float
+    x: Float[Tensor, "n f"],
+    y: Float[Tensor, "n c"],
+    ridge: float,
+    real: Float[Tensor, "m f"] | None,
+    noise: float,
+    known: tuple[Tensor, Tensor, Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns weights, bias, mean and spread of the regression of y on standardised x; x and real change in place.
 
     Photographs' features (`real`) are taken for a synthetic face's and an independent noise, which the weights are
-    not to answer to: errors in variables.
+    not to answer to: errors in variables. Where a regression is known, its weights are what the penalty holds to.
     """
-    mean, spread = x.mean(0), x.std(0).clamp(min=1e-4)
+    if known is None:
+        mean, spread = x.mean(0), x.std(0).clamp(min=1e-4)
+    else:
+        weights, bias, mean, spread = known
     for features in (x, real):
         if features is not None:
             features.sub_(mean).div_(spread).clamp_(-6, 6)
+    if known is not None:
+        y = y - (x @ weights + bias)
     # Extreme fits must not steer the plane: their targets are cut at four deviations.
     centre, reach = y.mean(0), 4 * y.std(0)
     gram = x.T @ x / len(x)
@@ -116,7 +126,12 @@ def _regression(
     if real is not None:
         factor = excess_noise(real, gram)
         gram.addmm_(factor, factor.T, alpha=noise)
-    return ridge_weights(gram, cross, ridge), centre, mean, spread
+        if known is not None:
+            cross.addmm_(factor, factor.T @ weights, alpha=-noise)
+    found = ridge_weights(gram, cross, ridge)
+    if known is not None:
+        return found + weights, centre + bias, mean, spread
+    return found, centre, mean, spread
 
 
 class _Side:
@@ -165,6 +180,7 @@ def train_cascade(
     seed: int = 0,
     photographs: FaceSamples | None = None,
     noise: float = 1.0,
+    known: FitCascade | None = None,
 ) -> FitCascade:
     """Returns the cascade that ridge regression finds over samples with truth.
 
@@ -180,22 +196,24 @@ def train_cascade(
         seed: of the changes.
         photographs: samples without truth.
         noise: how much their excess counts; 1 is what errors in variables say.
+        known: as many steps that other samples taught: what the penalty holds the weights to, instead of to zero.
     """
     change, targets = FaceAugmentation(model), StepTargets(model)
     rng = Generator().manual_seed(seed)
-    known = _Side(_doubled(samples, index, change, rng, truth=True), model)
+    told = _Side(_doubled(samples, index, change, rng, truth=True), model)
     unknown = None
     if photographs is not None and noise:
         unknown = _Side(_doubled(photographs, np.arange(len(photographs)), change, rng, truth=False), model)
     found = []
     for number, ridge in enumerate(ridges, 1):
         what = f"batches of the cascade's step {number} of {len(ridges)}"
-        x = known.features(what)
+        x = told.features(what)
         real = None if unknown is None else unknown.features(f"{what}, photographs")
-        wanted = torch.cat([targets(fit, truth) for fit, truth in zip(known.fits, known.truths, strict=True)])
-        weight, bias, mean, spread = _regression(x, wanted, ridge, real, noise)
+        wanted = torch.cat([targets(fit, truth) for fit, truth in zip(told.fits, told.truths, strict=True)])
+        before = None if known is None else known.step(number - 1)
+        weight, bias, mean, spread = _regression(x, wanted, ridge, real, noise, before)
         found.append((weight, bias, mean, spread))
-        known.move(x @ weight + bias)
+        told.move(x @ weight + bias)
         if unknown is not None and real is not None:
             unknown.move(real @ weight + bias)
     weights, biases, means, spreads = (torch.stack(list(parts)) for parts in zip(*found, strict=True))
