@@ -105,6 +105,12 @@ class FitCascade:
         """Returns some of the steps."""
         return FitCascade(self.weights[steps], self.biases[steps], self.means[steps], self.spreads[steps])
 
+    def then(self, more: FitCascade) -> FitCascade:
+        """Returns these steps and more after them."""
+        if not (len(self.weights) and len(more.weights)):
+            return self if len(self.weights) else more
+        return FitCascade(*(torch.cat([mine, getattr(more, name)]) for name, mine in self.__dict__.items()))
+
     def step(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns a step's weights, bias, and means and spreads of its features."""
         return self.weights[number], self.biases[number], self.means[number], self.spreads[number]

@@ -3,12 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 from training_runs import ROOT
 
+from raylib.cli import parse
+from raylib.config import FaceMeshNetSettings, TrainMeshnetConfig
 from raylib.face_network import load_weights
 from raylib.morphable import load_prior
+from raylib.training.face_meshnet_ray import start
 
 
 def job(name, *words):
@@ -44,3 +49,22 @@ def test_synthetic_faces_become_weights(tmp_path):
     assert len(corrector.cascade.weights) == 1 and len(corrector.trend.patterns) > 0
     assert 0.1 < float(corrector.average_sigma.mean()) < 10
     assert (out / "report.html").is_file() and (out / "face_0.obj").is_file()
+
+    # The same faces teach its cascade on.
+    face = FaceMeshNetSettings(
+        widths=(8, 16, 32, 32), graph_widths=(32, 16, 8), hidden=32, cache=str(tmp_path / "cache"),
+        init_weights=str(out / "meshnet.safetensors"), teach_cascade=True, synthetic=str(tmp_path / "train"),
+        validation=str(tmp_path / "validation"),
+    )  # fmt: skip
+    network, taught = start(TrainMeshnetConfig(network="meshnet", face=face))
+    assert network.training and not torch.equal(taught.cascade.weights, corrector.cascade.weights)
+    torch.testing.assert_close(taught.cascade.means, corrector.cascade.means, rtol=0, atol=0)
+    assert torch.equal(taught.mean_albedo, corrector.mean_albedo) and len(taught.closing.weights) == 0
+    untaught = start(TrainMeshnetConfig(network="meshnet", face=replace(face, teach_cascade=False)))[1]
+    assert torch.equal(untaught.cascade.weights, corrector.cascade.weights)
+
+
+def test_only_a_cascade_that_is_there_can_be_taught_on(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainMeshnetConfig, "", ["--face.teach_cascade=true"])
+    assert "init_weights" in capsys.readouterr().err

@@ -82,6 +82,8 @@ class FaceMeshNetSettings:
         ema_decay: share of itself that the moving average of the weights keeps at a step; that average is what is
             validated and kept.
         init_weights: weights file to start from; without one training begins with the cascade.
+        teach_cascade: whether these faces teach the cascade of `init_weights` on, the penalties holding it to what
+            others taught; else it stays as it is.
         loss: weight of each term, a number without unit; 0 leaves the term out.
     """
 
@@ -103,6 +105,7 @@ class FaceMeshNetSettings:
     weight_decay: float = 0.02
     ema_decay: float = 0.998
     init_weights: str | None = None
+    teach_cascade: bool = False
     loss: FaceLossWeights = field(default_factory=FaceLossWeights)
 
     def __post_init__(self) -> None:
@@ -116,6 +119,8 @@ class FaceMeshNetSettings:
             require(getattr(self, name) > 0, name, getattr(self, name), "a positive number")
         for name in ("cascade_steps", "hidden", "blocks", "warmup_steps"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        known = self.init_weights is not None or not self.teach_cascade
+        require(known, "init_weights", self.init_weights, "a weights file where teach_cascade is true")
         held = self.held_out_photographs
         require(held >= 0, "held_out_photographs", held, "at least 0")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")

@@ -108,7 +108,7 @@ def training_photographs(config: TrainMeshnetConfig) -> list[Path]:
         ConfigError: there are no more than are held out.
     """
     face = config.face
-    used = face.photo_share or (face.cascade_noise and not face.init_weights)
+    used = face.photo_share or (face.cascade_noise and _trains_cascade(config))
     if face.photographs is None or not used:
         return []
     paths = sorted(p for p in Path(face.photographs).rglob("*") if p.suffix.lower() in _PICTURES)
@@ -118,6 +118,10 @@ def training_photographs(config: TrainMeshnetConfig) -> list[Path]:
             f"held_out_photographs = {face.held_out_photographs}"
         )
     return paths[face.held_out_photographs :]
+
+
+def _trains_cascade(config: TrainMeshnetConfig) -> bool:
+    return config.face.init_weights is None or config.face.teach_cascade
 
 
 def sample_folder(config: TrainMeshnetConfig, part: str) -> tuple[Path, bool]:
@@ -192,33 +196,47 @@ def _count(group: Group) -> int:
 def start(config: TrainMeshnetConfig) -> tuple[FaceMeshNet, FitCorrector]:
     """Returns the network before the first step, and the corrector that goes with it.
 
-    Without weights to start from the cascade is trained, once: all workers read it from the cache.
+    Where the cascade is trained, it is trained once: all workers read it from the cache.
     """
     model, face = load_prior(), config.face
-    if face.init_weights:
-        network, corrector = load_weights(Path(face.init_weights), model)
-        return network.train(), corrector
+    known = None
     torch.manual_seed(config.seed)
-    network = build_network(model, face.architecture)
+    if face.init_weights:
+        network, known = load_weights(Path(face.init_weights), model)
+    else:
+        network = build_network(model, face.architecture)
+    if known is not None and not face.teach_cascade:
+        return network.train(), known
     noise = face.cascade_noise if face.photographs else 0.0
-    path = Path(face.cache) / f"cascade_{noise:g}.safetensors"
+    name = f"cascade_{noise:g}"
+    if face.init_weights:
+        name += f"_on_{sha256(Path(face.init_weights))[:12]}"
+    path = Path(face.cache) / f"{name}.safetensors"
     if not path.is_file():
         samples = FaceSamples(Path(face.cache) / "train", model)
         index = np.arange(min(len(samples), _CASCADE_SAMPLES))
         photos = FaceSamples(Path(face.cache) / "photographs", model) if noise else None
-        ridges = [face.cascade_ridge] * face.cascade_steps
-        if photos is not None:
-            ridges.append(face.closing_ridge)
-        steps = train_cascade(model, samples, index, ridges, config.seed, photos, noise)
-        cascade, closing = steps[: face.cascade_steps], steps[face.cascade_steps :]
-        strange = None
+        if known is None:
+            count, closing_steps, former = face.cascade_steps, 0 if photos is None else 1, None
+        else:
+            count, closing_steps = len(known.cascade.weights), len(known.closing.weights)
+            former = known.cascade.then(known.closing)
+        ridges = [face.cascade_ridge] * count + [face.closing_ridge] * closing_steps
+        steps = train_cascade(model, samples, index, ridges, config.seed, photos, noise, former)
+        cascade, closing = steps[:count], steps[count:]
+        strange = known.strangeness if known is not None else None
         if photos is not None:
             strange = strangeness(model, cascade, samples, index[:_USUAL_SAMPLES], photos, noise)
-        corrector = FitCorrector(model, samples.mean_albedo(), cascade, strangeness=strange, closing=closing)
+        if known is None:
+            corrector = FitCorrector(model, samples.mean_albedo(), cascade, strangeness=strange, closing=closing)
+        else:
+            # What the network learned goes on from the albedo that it learned with.
+            told = known.average_sigma, known.trend
+            corrector = FitCorrector(model, known.mean_albedo, cascade, *told, strangeness=strange, closing=closing)
         partial_path = path.with_suffix(".partial")
         save_weights(network, face.architecture, corrector, partial_path)
         partial_path.replace(path)
-    return network, load_weights(path, model)[1]
+    return network.train(), load_weights(path, model)[1]
 
 
 def train_worker(args: dict[str, Any]) -> str | None:
