@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-DEFAULT_LIMIT_S = 600
-
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -21,7 +19,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("slow"):
             limit = item.get_closest_marker("timeout")
-            limits[item.path] += limit.args[0] if limit else DEFAULT_LIMIT_S
+            limits[item.path] += limit.args[0] if limit else float(config.getini("timeout"))
     items.sort(key=lambda item: -limits[item.path])
 
 

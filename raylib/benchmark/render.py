@@ -99,6 +99,10 @@ def _milliseconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
     return (clock() - started) * 1e3
 
 
+def _clock(device: str, threads: int) -> Callable[[], float]:
+    return time.process_time if device == "cpu" and threads == 1 else time.perf_counter
+
+
 def _alternate(
     ours: Callable[[], Any], reference: Callable[[], Any] | None, threads: tuple[int, ...], rounds: int, device: str
 ) -> tuple[dict[int, float], float | None]:
@@ -113,13 +117,11 @@ def _alternate(
     while i < rounds or time.perf_counter() - begun < _LEAST_SECONDS:
         for n, times in ours_ms.items():
             torch.set_num_threads(n)
-            clock = time.process_time if device == "cpu" and n == 1 else time.perf_counter
             ours()
-            times.append(_milliseconds(ours, clock))
+            times.append(_milliseconds(ours, _clock(device, n)))
         if reference is not None and i < _MAX_REFERENCE_ROUNDS:
-            # PyTorch3D's CPU rasteriser has one thread.
             torch.set_num_threads(threads[0])
-            reference_ms.append(_milliseconds(reference, time.process_time if device == "cpu" else time.perf_counter))
+            reference_ms.append(_milliseconds(reference, _clock(device, threads[0])))
         i += 1
     return {n: min(times) for n, times in ours_ms.items()}, min(reference_ms, default=None)
 

@@ -68,7 +68,7 @@ def _forward(
     block = memory[8 * n :].view(np.float32)
     zbuf, dists, bary_coords = block[:n].reshape(shape), block[n : 2 * n].reshape(shape), block[2 * n :]
     bary_coords = bary_coords.reshape((*shape, 3))
-    parts = max(1, min(threads, n // _HITS_WORTH_A_THREAD))
+    parts = min(threads, parts_for(n, _HITS_WORTH_A_THREAD))
     run_parts(
         rasterize_tiles, parts, face_verts, grid.boxes, grid.face_lists, grid.offsets, twins, grid.columns,
         grid.rows, np.float32(blur_radius), faces_per_pixel, n_images, grid.tile_columns, grid.tile_rows,

@@ -246,8 +246,7 @@ class SoftRenderer:
     ) -> dict[str, Tensor]:
         """Blends named attributes of the vertices and, where there are any, texture coordinates of the corners."""
         names, sizes = list(parts), [part.shape[-1] for part in parts.values()]
-        single = len(parts) == 1
-        values = parts[names[0]] if single else torch.cat(list(parts.values()), dim=-1) if parts else verts[..., :0]
+        values = torch.cat(list(parts.values()), dim=-1) if parts else verts[..., :0]
         if self.face_uv is None or not with_uv:
             face_uv = verts.new_empty(len(self.faces), 3, 0)
         else:

@@ -111,14 +111,12 @@ def _regression(
     not to answer to: errors in variables. Where a regression is known, its weights are what the penalty holds to.
     """
     if known is None:
-        mean, spread = x.mean(0), x.std(0).clamp(min=1e-4)
-    else:
-        weights, bias, mean, spread = known
+        known = x.new_zeros(x.shape[1], y.shape[1]), y.new_zeros(y.shape[1]), x.mean(0), x.std(0).clamp(min=1e-4)
+    weights, bias, mean, spread = known
     for features in (x, real):
         if features is not None:
             features.sub_(mean).div_(spread).clamp_(-6, 6)
-    if known is not None:
-        y = y - (x @ weights + bias)
+    y = y - (x @ weights + bias)
     # Extreme fits must not steer the plane: their targets are cut at four deviations.
     centre, reach = y.mean(0), 4 * y.std(0)
     gram = x.T @ x / len(x)
@@ -126,12 +124,8 @@ def _regression(
     if real is not None:
         factor = excess_noise(real, gram)
         gram.addmm_(factor, factor.T, alpha=noise)
-        if known is not None:
-            cross.addmm_(factor, factor.T @ weights, alpha=-noise)
-    found = ridge_weights(gram, cross, ridge)
-    if known is not None:
-        return found + weights, centre + bias, mean, spread
-    return found, centre, mean, spread
+        cross.addmm_(factor, factor.T @ weights, alpha=-noise)
+    return weights + ridge_weights(gram, cross, ridge), bias + centre, mean, spread
 
 
 class _Side:

@@ -24,8 +24,9 @@ from raylib.config import TrainMeshnetConfig
 from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
 from raylib.face_network import build_network, load_weights, save_weights
+from raylib.fit_cascade import FitCascade
 from raylib.fit_correction import FitCorrector
-from raylib.morphable import load_prior
+from raylib.morphable import LinearFaceModel, load_prior
 from raylib.networks.face_meshnet import FaceMeshNet
 from raylib.progress import watched
 from raylib.provenance import environment, sha256
@@ -199,44 +200,46 @@ def start(config: TrainMeshnetConfig) -> tuple[FaceMeshNet, FitCorrector]:
     Where the cascade is trained, it is trained once: all workers read it from the cache.
     """
     model, face = load_prior(), config.face
-    known = None
-    torch.manual_seed(config.seed)
+    noise = face.cascade_noise if face.photographs else 0.0
+    name, known = f"cascade_{noise:g}", None
     if face.init_weights:
         network, known = load_weights(Path(face.init_weights), model)
-    else:
-        network = build_network(model, face.architecture)
-    if known is not None and not face.teach_cascade:
-        return network.train(), known
-    noise = face.cascade_noise if face.photographs else 0.0
-    name = f"cascade_{noise:g}"
-    if face.init_weights:
         name += f"_on_{sha256(Path(face.init_weights))[:12]}"
+        if not face.teach_cascade:
+            return network.train(), known
+    else:
+        torch.manual_seed(config.seed)
+        network = build_network(model, face.architecture)
     path = Path(face.cache) / f"{name}.safetensors"
     if not path.is_file():
-        samples = FaceSamples(Path(face.cache) / "train", model)
-        index = np.arange(min(len(samples), _CASCADE_SAMPLES))
-        photos = FaceSamples(Path(face.cache) / "photographs", model) if noise else None
-        if known is None:
-            count, closing_steps, former = face.cascade_steps, 0 if photos is None else 1, None
-        else:
-            count, closing_steps = len(known.cascade.weights), len(known.closing.weights)
-            former = known.cascade.then(known.closing)
-        ridges = [face.cascade_ridge] * count + [face.closing_ridge] * closing_steps
-        steps = train_cascade(model, samples, index, ridges, config.seed, photos, noise, former)
-        cascade, closing = steps[:count], steps[count:]
-        strange = known.strangeness if known is not None else None
-        if photos is not None:
-            strange = strangeness(model, cascade, samples, index[:_USUAL_SAMPLES], photos, noise)
-        if known is None:
-            corrector = FitCorrector(model, samples.mean_albedo(), cascade, strangeness=strange, closing=closing)
-        else:
-            # What the network learned goes on from the albedo that it learned with.
-            told = known.average_sigma, known.trend
-            corrector = FitCorrector(model, known.mean_albedo, cascade, *told, strangeness=strange, closing=closing)
+        corrector = _with_trained_cascade(config, model, known, noise)
         partial_path = path.with_suffix(".partial")
         save_weights(network, face.architecture, corrector, partial_path)
         partial_path.replace(path)
     return network.train(), load_weights(path, model)[1]
+
+
+def _with_trained_cascade(
+    config: TrainMeshnetConfig, model: LinearFaceModel, known: FitCorrector | None, noise: float
+) -> FitCorrector:
+    """Returns a new corrector, or the known one, whose cascade the samples taught."""
+    face = config.face
+    samples = FaceSamples(Path(face.cache) / "train", model)
+    index = np.arange(min(len(samples), _CASCADE_SAMPLES))
+    photos = FaceSamples(Path(face.cache) / "photographs", model) if noise else None
+    if known is None:
+        corrector = FitCorrector(model, samples.mean_albedo(), FitCascade.empty(model))
+        former, count, closing = None, face.cascade_steps, int(photos is not None)
+    else:
+        corrector, former = known, known.cascade.then(known.closing)
+        count, closing = len(known.cascade.weights), len(known.closing.weights)
+    ridges = [face.cascade_ridge] * count + [face.closing_ridge] * closing
+    steps = train_cascade(model, samples, index, ridges, config.seed, photos, noise, former)
+    corrector.cascade, corrector.closing = steps[:count], steps[count:]
+    if photos is not None:
+        some = index[:_USUAL_SAMPLES]
+        corrector.strangeness = strangeness(model, corrector.cascade, samples, some, photos, noise)
+    return corrector
 
 
 def train_worker(args: dict[str, Any]) -> str | None:
