@@ -26,7 +26,7 @@ TILE = 8
 _LOG2_TILE = 3
 _FACE_CHUNK = 2048
 
-FACES_WORTH_A_THREAD = 8192
+_FACES_WORTH_A_THREAD = 2048
 """See `parts_for`."""
 
 _MIN_AREA = 1e-8
@@ -191,7 +191,7 @@ def bin_faces(
         RaylibError: a vertex is NaN, or infinite in front of the camera.
     """
     boxes = np.empty((face_verts.shape[0], 4), np.int32)
-    parts = min(threads, parts_for(len(boxes), FACES_WORTH_A_THREAD))
+    parts = min(threads, parts_for(len(boxes), _FACES_WORTH_A_THREAD))
     bad_face = np.full(parts, -1, np.int64)
     radius = np.sqrt(np.float32(blur_radius))
     run_parts(_face_boxes, parts, face_verts, columns, rows, radius, cull_backfaces, boxes, bad_face)

@@ -21,7 +21,7 @@ from raylib.camera import Camera
 from raylib.errors import ConfigError
 from raylib.lighting import Light, shade
 from raylib.parallel import parts_for, run_parts, thread_count
-from raylib.render.binning import FACES_WORTH_A_THREAD, unusable_face
+from raylib.render.binning import unusable_face
 from raylib.render.composite import over
 from raylib.render.interface import choose_backend
 from raylib.render.normals import fast_vertex_normals
@@ -31,6 +31,9 @@ from raylib.render.soft_kernels import LANES, MIN_BACKGROUND, N_PLANES, even_ban
 
 _REACH = math.log(1 / 1e-4 - 1)
 """A face reaches as far as its coverage is above 1e-4: squared distance over sigma."""
+
+_FACES_WORTH_A_THREAD = 8192
+"""See `parts_for`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class _SoftBlend(torch.autograd.Function):
         threads = thread_count()
         reach2 = np.float32(_REACH * settings.sigma_px2)
         boxes = np.empty((n_images * n_faces, 4), np.int32)
-        parts = parts_for(len(boxes), FACES_WORTH_A_THREAD)
+        parts = parts_for(len(boxes), _FACES_WORTH_A_THREAD)
         bad_face = np.full(parts, -1, np.int64)
         run_parts(face_boxes, parts, scene[0], scene[3], np.sqrt(reach2), height, width, boxes, bad_face)
         if bad_face.max() >= 0:
