@@ -129,31 +129,33 @@ def _face_boxes(part, parts, face_verts, columns, rows, radius, cull_backfaces, 
 
 
 @njit(**KERNEL)
-def _count_faces(part, parts, boxes, first_face, n_faces, tile_columns, n_tiles, counts):
-    """Counts the faces of each tile into `counts[tile + 1]`; images are the parts."""
-    for n in range(part, first_face.shape[0], parts):
+def _count_faces(part, parts, boxes, first_face, n_faces, tile_columns, tile_rows, counts):
+    """Counts the faces of each tile into `counts[tile + 1]`, every `parts`-th row of tiles from `part` on."""
+    for n in range(first_face.shape[0]):
         for f in range(first_face[n], first_face[n] + n_faces[n]):
             if boxes[f, 1] < boxes[f, 0]:
                 continue
-            for ty in range(boxes[f, 2] >> _LOG2_TILE, (boxes[f, 3] >> _LOG2_TILE) + 1):
+            top = n * tile_rows + (boxes[f, 2] >> _LOG2_TILE)
+            bottom = n * tile_rows + (boxes[f, 3] >> _LOG2_TILE)
+            for row in range(top + (part - top) % parts, bottom + 1, parts):
                 for tx in range(boxes[f, 0] >> _LOG2_TILE, (boxes[f, 1] >> _LOG2_TILE) + 1):
-                    counts[n * n_tiles + ty * tile_columns + tx + 1] += 1
+                    counts[row * tile_columns + tx + 1] += 1
 
 
 @njit(**KERNEL)
-def _fill_lists(part, parts, boxes, order, first_face, n_faces, tile_columns, n_tiles, offsets, face_lists):
-    """Writes the faces of each tile, in the order given."""
-    for n in range(part, first_face.shape[0], parts):
-        cursor = offsets[n * n_tiles : (n + 1) * n_tiles].copy()
-        for i in range(first_face[n], first_face[n] + n_faces[n]):
-            f = order[i] if order.shape[0] > 0 else i
+def _fill_lists(part, parts, boxes, first_face, n_faces, tile_columns, tile_rows, ends, face_lists):
+    """Writes the faces of each tile, ascending, and moves its entry of `ends` from its list's start to its end."""
+    for n in range(first_face.shape[0]):
+        for f in range(first_face[n], first_face[n] + n_faces[n]):
             if boxes[f, 1] < boxes[f, 0]:
                 continue
-            for ty in range(boxes[f, 2] >> _LOG2_TILE, (boxes[f, 3] >> _LOG2_TILE) + 1):
+            top = n * tile_rows + (boxes[f, 2] >> _LOG2_TILE)
+            bottom = n * tile_rows + (boxes[f, 3] >> _LOG2_TILE)
+            for row in range(top + (part - top) % parts, bottom + 1, parts):
                 for tx in range(boxes[f, 0] >> _LOG2_TILE, (boxes[f, 1] >> _LOG2_TILE) + 1):
-                    tile = ty * tile_columns + tx
-                    face_lists[cursor[tile]] = f
-                    cursor[tile] += 1
+                    tile = row * tile_columns + tx
+                    face_lists[ends[tile]] = f
+                    ends[tile] += 1
 
 
 def unusable_face(mesh: int, face: int, corners: NDArray[np.float32]) -> RaylibError:
@@ -172,7 +174,6 @@ def bin_faces(
     blur_radius: float,
     cull_backfaces: bool,
     threads: int,
-    order: NDArray[np.int32] | None = None,
 ) -> TileGrid:
     """Returns the faces of every tile of every image.
 
@@ -185,7 +186,6 @@ def bin_faces(
         blur_radius: squared distance up to which a face reaches beyond its edges.
         cull_backfaces: whether to leave out faces of negative area.
         threads: number of threads.
-        order: permutation of the faces within each image in which tiles list them; ascending without.
 
     Raises:
         RaylibError: a vertex is NaN, or infinite in front of the camera.
@@ -200,13 +200,10 @@ def bin_faces(
         image = int(np.searchsorted(first_face, face, side="right")) - 1
         raise unusable_face(image, face - int(first_face[image]), face_verts[face].reshape(3, 3))
     tile_columns, tile_rows = -(-len(columns) // TILE), -(-len(rows) // TILE)
-    n_tiles = tile_columns * tile_rows
-    parts = min(parts, len(first_face)) or 1
-    offsets = np.zeros(len(first_face) * n_tiles + 1, np.int64)
-    run_parts(_count_faces, parts, boxes, first_face, n_faces, tile_columns, n_tiles, offsets)
+    offsets = np.zeros(len(first_face) * tile_rows * tile_columns + 1, np.int64)
+    run_parts(_count_faces, parts, boxes, first_face, n_faces, tile_columns, tile_rows, offsets)
     np.cumsum(offsets, out=offsets)
     face_lists = np.empty(offsets[-1], np.int32)
-    if order is None:
-        order = np.empty(0, np.int32)
-    run_parts(_fill_lists, parts, boxes, order, first_face, n_faces, tile_columns, n_tiles, offsets, face_lists)
+    ends = offsets[:-1].copy()
+    run_parts(_fill_lists, parts, boxes, first_face, n_faces, tile_columns, tile_rows, ends, face_lists)
     return TileGrid(columns, rows, boxes, offsets, face_lists, tile_columns, tile_rows)
