@@ -123,13 +123,21 @@ def _address_of(typing_context, values):
 def _thunk_of(typing_context, kernel, values):
     """Address of a function of part, parts and a tuple's address that calls the kernel with the tuple's values."""
     function = kernel.dispatcher
+    for value in values:
+        if not isinstance(value, types.Array | types.Number | types.Boolean):
+            raise TypeError(f"{function.py_func.__name__} is given {value}, expected arrays, numbers and booleans")
 
     @intrinsic
     def values_at(typing_context, address):
         def generate(context, builder, signature, arguments):
             pointer = builder.inttoptr(arguments[0], context.get_value_type(values).as_pointer())
             loaded = builder.load(pointer)
-            context.nrt.incref(builder, values, loaded)  # the thunk gives up a reference at its end
+            # Arrays without their owner: threads that count references to the same arrays, as they do at calls, would
+            # wait for each other at every one. The caller holds them all.
+            for i, value in enumerate(values):
+                if isinstance(value, types.Array):
+                    owner = builder.extract_value(loaded, (i, 0)).type
+                    loaded = builder.insert_value(loaded, owner(None), (i, 0))
             return loaded
 
         return values(types.int64), generate
