@@ -9,16 +9,16 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from raylib.parallel import KERNEL
+from raylib.parallel import KERNEL, parts_for_images, run_parts
 
 _ONE, _TWO = np.float32(1.0), np.float32(2.0)
 
 
 @njit(**KERNEL)
-def _evaluate(directions, tables, values):
+def _evaluate(part, parts, directions, tables, values):
     """Writes polynomials of (g, n, 3) vectors, whose coefficients are in `tables` (g, 10, k)."""
     terms = np.empty(10, np.float32)
-    for g in range(directions.shape[0]):
+    for g in range(part, directions.shape[0], parts):
         for n in range(directions.shape[1]):
             x, y, z = directions[g, n, 0], directions[g, n, 1], directions[g, n, 2]
             terms[0], terms[1], terms[2], terms[3] = _ONE, x, y, z
@@ -32,10 +32,10 @@ def _evaluate(directions, tables, values):
 
 
 @njit(**KERNEL)
-def _differentiate(directions, tables, grads, of_directions, of_tables):
+def _differentiate(part, parts, directions, tables, grads, of_directions, of_tables):
     """Writes the gradients of the vectors and adds those of the tables, unless they have no size."""
     terms = np.empty(10, np.float32)
-    for g in range(directions.shape[0]):
+    for g in range(part, directions.shape[0], parts):
         for n in range(directions.shape[1]):
             x, y, z = directions[g, n, 0], directions[g, n, 1], directions[g, n, 2]
             for i in range(1, 10):
@@ -75,7 +75,7 @@ class Polynomials(torch.autograd.Function):
         """Returns the (g, n, k) polynomials."""
         ctx.scene = directions.detach().contiguous().numpy(), tables.detach().contiguous().numpy()
         values = np.empty((*directions.shape[:2], tables.shape[2]), np.float32)
-        _evaluate(*ctx.scene, values)
+        run_parts(_evaluate, parts_for_images(*directions.shape[:2]), *ctx.scene, values)
         return torch.from_numpy(values)
 
     @staticmethod
@@ -86,5 +86,8 @@ class Polynomials(torch.autograd.Function):
         wanted = ctx.needs_input_grad[1]
         # Thousands of vectors are added up: doubles, so that rounding does not grow with them.
         of_tables = np.zeros(tables.shape if wanted else (0, 10, 1), np.float64)
-        _differentiate(directions, tables, grads[0].contiguous().numpy(), of_directions, of_tables)
+        run_parts(
+            _differentiate, parts_for_images(*directions.shape[:2]), directions, tables,
+            grads[0].contiguous().numpy(), of_directions, of_tables,
+        )  # fmt: skip
         return torch.from_numpy(of_directions), torch.from_numpy(of_tables.astype(np.float32)) if wanted else None

@@ -19,9 +19,10 @@ import torch
 
 from raylib.fork_join import ASLEEP, CALLED, IDLE, KERNEL, MAILBOX_SIZE, STATE, entry_of, serve
 
-__all__ = ["KERNEL", "parts_for", "run_parts", "thread_count"]
+__all__ = ["KERNEL", "parts_for", "parts_for_images", "run_parts", "thread_count"]
 
 _CACHE_LINE = 64
+_VERTS_WORTH_A_THREAD = 4096
 
 
 class _Helper:
@@ -147,3 +148,13 @@ def parts_for(items: int, worth: int) -> int:
         worth: pieces that take as long as waking a thread, some 50 microseconds.
     """
     return max(1, min(thread_count(), items // worth))
+
+
+def parts_for_images(n_images: int, verts: int) -> int:
+    """Returns into how many parts to split light work on the vertices of a batch: whole images each.
+
+    Args:
+        n_images: images of the batch.
+        verts: vertices of each.
+    """
+    return max(1, min(n_images, parts_for(n_images * verts, _VERTS_WORTH_A_THREAD)))

@@ -11,7 +11,7 @@ from numba import njit
 from torch import Tensor
 
 from raylib.mesh import vertex_normals
-from raylib.parallel import KERNEL
+from raylib.parallel import KERNEL, parts_for_images, run_parts
 
 _MIN_LENGTH = np.float32(1e-12)
 _ONE = np.float32(1.0)
@@ -32,9 +32,9 @@ def _cross(a, b):
 
 
 @njit(**KERNEL)
-def _normals_forward(verts, faces, normals, inverse_length):
+def _normals_forward(part, parts, verts, faces, normals, inverse_length):
     """Writes the normals of (images, verts, 3), zero at first, and the inverse length of the sums behind them."""
-    for n in range(verts.shape[0]):
+    for n in range(part, verts.shape[0], parts):
         for f in range(faces.shape[0]):
             a, b = _edges(verts, faces, n, f)
             normal = _cross(a, b)
@@ -51,10 +51,10 @@ def _normals_forward(verts, faces, normals, inverse_length):
 
 
 @njit(**KERNEL)
-def _normals_backward(verts, faces, normals, inverse_length, grads, grad_verts):
+def _normals_backward(part, parts, verts, faces, normals, inverse_length, grads, grad_verts):
     """Adds the gradients of the normals to those of the vertices."""
     sums = np.empty((verts.shape[1], 3), np.float32)
-    for n in range(verts.shape[0]):
+    for n in range(part, verts.shape[0], parts):
         for v in range(verts.shape[1]):
             x, y, z = normals[n, v, 0], normals[n, v, 1], normals[n, v, 2]
             along = x * grads[n, v, 0] + y * grads[n, v, 1] + z * grads[n, v, 2]
@@ -84,7 +84,7 @@ class _VertexNormals(torch.autograd.Function):
     def forward(ctx: Any, verts: Tensor, faces: Tensor) -> Tensor:
         ctx.scene = verts.detach().contiguous().numpy(), faces.contiguous().numpy()
         normals, ctx.inverse_length = np.zeros(verts.shape, np.float32), np.empty(verts.shape[:2], np.float32)
-        _normals_forward(*ctx.scene, normals, ctx.inverse_length)
+        run_parts(_normals_forward, parts_for_images(*verts.shape[:2]), *ctx.scene, normals, ctx.inverse_length)
         result = torch.from_numpy(normals)
         ctx.save_for_backward(result)
         return result
@@ -93,7 +93,10 @@ class _VertexNormals(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (normals,) = ctx.saved_tensors
         total = np.zeros(normals.shape, np.float32)
-        _normals_backward(*ctx.scene, normals.numpy(), ctx.inverse_length, grads[0].contiguous().numpy(), total)
+        run_parts(
+            _normals_backward, parts_for_images(*normals.shape[:2]), *ctx.scene, normals.numpy(), ctx.inverse_length,
+            grads[0].contiguous().numpy(), total,
+        )  # fmt: skip
         return torch.from_numpy(total), None
 
 

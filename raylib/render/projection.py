@@ -11,7 +11,7 @@ from numba import njit
 from torch import Tensor
 
 from raylib.camera import Camera
-from raylib.parallel import KERNEL
+from raylib.parallel import KERNEL, parts_for_images, run_parts
 
 _MIN_DEPTH = np.float32(1e-6)
 """A face with a vertex this near or behind the camera is culled by its depth; its pixels only have to stay finite."""
@@ -20,8 +20,8 @@ _ONE, _ZERO = np.float32(1.0), np.float32(0.0)
 
 
 @njit(**KERNEL)
-def _project_forward(verts, R, T, focal, principal, pixel_verts):
-    for n in range(verts.shape[0]):
+def _project_forward(part, parts, verts, R, T, focal, principal, pixel_verts):
+    for n in range(part, verts.shape[0], parts):
         for v in range(verts.shape[1]):
             x, y, z = verts[n, v, 0], verts[n, v, 1], verts[n, v, 2]
             depth = R[n, 2, 0] * x + R[n, 2, 1] * y + R[n, 2, 2] * z + T[n, 2]
@@ -33,9 +33,10 @@ def _project_forward(verts, R, T, focal, principal, pixel_verts):
 
 
 @njit(**KERNEL)
-def _project_backward(verts, R, focal, principal, pixel_verts, grads, of_verts, of_R, of_T, of_focal, of_principal):
+def _project_backward(part, parts, verts, R, focal, principal, pixel_verts, grads,
+                      of_verts, of_R, of_T, of_focal, of_principal):  # fmt: skip
     """Writes the gradients of the vertices and adds up those of the cameras, which are zero at first."""
-    for n in range(verts.shape[0]):
+    for n in range(part, verts.shape[0], parts):
         for v in range(verts.shape[1]):
             depth = pixel_verts[n, v, 2]
             before = depth > _MIN_DEPTH
@@ -66,7 +67,7 @@ class _PixelVerts(torch.autograd.Function):
     def forward(ctx: Any, verts: Tensor, R: Tensor, T: Tensor, focal: Tensor, principal: Tensor) -> Tensor:
         ctx.scene = tuple(t.detach().contiguous().numpy() for t in (verts, R, T, focal, principal))
         ctx.pixel_verts = np.empty(verts.shape, np.float32)
-        _project_forward(*ctx.scene, ctx.pixel_verts)
+        run_parts(_project_forward, parts_for_images(*verts.shape[:2]), *ctx.scene, ctx.pixel_verts)
         return torch.from_numpy(ctx.pixel_verts)
 
     @staticmethod
@@ -75,9 +76,10 @@ class _PixelVerts(torch.autograd.Function):
         of_verts = np.empty(verts.shape, np.float32)
         # Thousands of vertices are added up: doubles, so that rounding does not grow with them.
         of_camera = [np.zeros(a.shape, np.float64) for a in (R, T, focal, principal)]
-        _project_backward(
-            verts, R, focal, principal, ctx.pixel_verts, grads[0].contiguous().numpy(), of_verts, *of_camera
-        )
+        run_parts(
+            _project_backward, parts_for_images(*verts.shape[:2]), verts, R, focal, principal, ctx.pixel_verts,
+            grads[0].contiguous().numpy(), of_verts, *of_camera,
+        )  # fmt: skip
         return torch.from_numpy(of_verts), *(torch.from_numpy(g.astype(np.float32)) for g in of_camera)
 
 
