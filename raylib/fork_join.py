@@ -2,7 +2,7 @@
 
 Waking a sleeping thread takes some 50 microseconds, and one that wakes through Python also has to wait until the
 caller gives the interpreter's lock away; a picture of 128 pixels is rendered within a few milliseconds. So a helper
-spins for a fraction of a millisecond after each part before it sleeps, and parts are handed over and waited for
+spins for half a millisecond after each part before it sleeps, and parts are handed over and waited for
 without the interpreter. Nobody depends on a helper: parts that none has begun are done by the caller.
 
 A helper's mailbox is a few integers. Who has taken the helper posts a part while the state is idle; whoever changes
@@ -34,8 +34,8 @@ last one finished; what that one returned."""
 
 IDLE, _READY, _RUNNING, ASLEEP = range(4)
 
-_SPINS = 10_000
-"""How often a helper looks for the next part before it sleeps: a quarter of a millisecond."""
+_SPINS = 20_000
+"""How often a helper looks for the next part before it sleeps: half a millisecond."""
 
 _IMPATIENT_SPINS = 20_000
 _NAP_US = np.uint32(50)
@@ -163,6 +163,7 @@ def serve(mailbox):
     spins = 0
     while True:
         if _load(mailbox, STATE) == _READY and _change_state(mailbox, _READY, _RUNNING):
+            _store(mailbox, CALLED, 0)
             posted = _load(mailbox, _POSTED)
             status = _call(
                 _load(mailbox, _THUNK), _load(mailbox, _PART), _load(mailbox, _PARTS), _load(mailbox, _VALUES)

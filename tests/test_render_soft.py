@@ -326,11 +326,14 @@ def test_blend_interpolates_attributes_of_the_front_surface():
     assert error.median() < 1.5 and error.max() < 25.0  # a pixel is 4 mm wide; steep faces span five times as much
 
 
-def test_two_threads_give_the_gradients_of_one():
-    leaves, faces = scene(1)
+@pytest.mark.parametrize("n_images, several", [(1, 2), (4, 3)])
+def test_several_threads_give_the_gradients_of_one(n_images, several, monkeypatch):
+    for name in ("parallel._VERTS", "render.soft._FACES", "render.composite._PIXELS"):
+        monkeypatch.setattr(f"raylib.{name}_WORTH_A_THREAD", 1)
+    leaves, faces = scene(n_images)
     before = torch.get_num_threads()
     results = []
-    for threads in (1, 2):
+    for threads in (1, several):
         torch.set_num_threads(threads)
         results.append(gradients(leaves, faces))
     torch.set_num_threads(before)
