@@ -26,24 +26,23 @@ from numba.extending import intrinsic
 KERNEL = {"cache": True, "nogil": True, "error_model": "numpy"}
 """Options of every Numba kernel: cached on disk, free of the GIL, IEEE division, nothing reassociated or fused."""
 
-MAILBOX_SIZE = 9
+MAILBOX_SIZE = 8
 
-STATE, CALLED, _THUNK, _VALUES, _PART, _PARTS, _POSTED, _FINISHED, _STATUS = range(MAILBOX_SIZE)
-"""What the integers are: state; whether a part is about to come; the part; number of the last part posted and of the
-last one finished; what that one returned."""
+STATE, CALLED, _THUNK, _VALUES, _PART, _PARTS, _FINISHED, _STATUS = range(MAILBOX_SIZE)
+"""What the integers are: state; whether a part is about to come; the part; whether it is finished; its status."""
 
 IDLE, _READY, _RUNNING, ASLEEP = range(4)
 
 _SPINS = 20_000
 """How often a helper looks for the next part before it sleeps: half a millisecond."""
 
-_IMPATIENT_SPINS = 20_000
-_NAP_US = np.uint32(50)
-"""A caller that has looked so often whether a part is finished naps between looks and leaves its core to others."""
+_SPINS_BETWEEN_YIELDS = 200
+"""Whoever waits leaves its core to others that want it every few microseconds: on a busy machine the thread that is
+waited for may be one of them."""
 
 _INTEGER = ir.IntType(64)
 _THUNK_SIGNATURE = types.none(types.int64, types.int64, types.int64)
-_usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+_yield_core = types.ExternalFunction("sched_yield", types.int32())
 
 
 def _slot(builder: Any, mailbox: Any, index: Any) -> Any:
@@ -164,16 +163,17 @@ def serve(mailbox):
     while True:
         if _load(mailbox, STATE) == _READY and _change_state(mailbox, _READY, _RUNNING):
             _store(mailbox, CALLED, 0)
-            posted = _load(mailbox, _POSTED)
             status = _call(
                 _load(mailbox, _THUNK), _load(mailbox, _PART), _load(mailbox, _PARTS), _load(mailbox, _VALUES)
             )
             _store(mailbox, _STATUS, status)
             # In this order: whoever sees the part finished may post the next one.
             _store(mailbox, STATE, IDLE)
-            _store(mailbox, _FINISHED, posted)
+            _store(mailbox, _FINISHED, 1)
             spins = 0
         spins += 1
+        if spins % _SPINS_BETWEEN_YIELDS == 0:
+            _yield_core()
         if spins > _SPINS:
             spins = 0
             if _load(mailbox, CALLED) != 0:
@@ -204,7 +204,7 @@ def fork_join(parts, mailboxes, thunk, values_at):
         _store(mailbox, _VALUES, values_at)
         _store(mailbox, _PART, part)
         _store(mailbox, _PARTS, parts)
-        _store(mailbox, _POSTED, _load(mailbox, _FINISHED) + 1)
+        _store(mailbox, _FINISHED, 0)
         posted[part] = _change_state(mailbox, IDLE, _READY)
     status = _call(thunk, 0, parts, values_at)
     for part in range(1, parts):
@@ -215,12 +215,11 @@ def fork_join(parts, mailboxes, thunk, values_at):
         if posted[part]:
             mailbox = mailboxes[part - 1]
             spins = 0
-            while _load(mailbox, _FINISHED) != _load(mailbox, _POSTED):
+            while _load(mailbox, _FINISHED) == 0:
                 spins += 1
-                if spins < _IMPATIENT_SPINS:
-                    _pause()
-                else:
-                    _usleep(_NAP_US)
+                if spins % _SPINS_BETWEEN_YIELDS == 0:
+                    _yield_core()
+                _pause()
             status |= _load(mailbox, _STATUS)
     return status
 
