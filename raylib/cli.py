@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
@@ -14,6 +14,7 @@ from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from raylib.config.paths import absolute_paths
 from raylib.errors import ConfigError, RaylibError
 
 C = TypeVar("C")
@@ -61,10 +62,14 @@ class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 def _gathered(config_class: type, words: Sequence[str]) -> list[str]:
-    """Lets `--compare a b` stand for `--compare '["a", "b"]'` where an option takes a list of texts."""
+    """Lets `--compare a b` stand for `--compare '["a", "b"]'` where an option takes a list of texts.
+
+    A single word is such a list only as JSON: `[wedding]` is a folder's name, though YAML would read a list.
+    """
     lists = {name for name, hint in get_type_hints(config_class).items() if "list[str]" in str(hint)}
     out: list[str] = []
     at = 0
+    words = [part for word in words for part in _split_list_option(word, lists)]
     while at < len(words):
         out.append(words[at])
         at += 1
@@ -73,10 +78,23 @@ def _gathered(config_class: type, words: Sequence[str]) -> list[str]:
         end = at
         while end < len(words) and not words[end].startswith("--"):
             end += 1
-        if end - at > 1:
+        if end > at and not (end == at + 1 and _is_json_list(words[at])):
             out.append(json.dumps(list(words[at:end])))
             at = end
     return out
+
+
+def _split_list_option(word: str, lists: Collection[str]) -> list[str]:
+    """Returns `--input=a` as two words where the option takes a list."""
+    name, equals, value = word.partition("=")
+    return [name, value] if equals and name.startswith("--") and name[2:] in lists else [word]
+
+
+def _is_json_list(word: str) -> bool:
+    try:
+        return isinstance(json.loads(word), list)
+    except ValueError:
+        return False
 
 
 def parse(config_class: type[C], description: str, argv: Sequence[str] | None = None) -> C:
@@ -108,7 +126,7 @@ def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None)
     dry_run = raw.pop("dry_run")
     try:
         values: dict[str, Any] = parser.instantiate_classes(raw).as_dict()
-        config = config_class(**values)
+        config = absolute_paths(config_class(**values))
     except ConfigError as error:
         parser.error(str(error))
     return config, dry_run

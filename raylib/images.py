@@ -85,6 +85,14 @@ def decode(data: bytes, max_pixels: int) -> DecodedImage:
     return DecodedImage(rgb, file_format, focal_px)
 
 
+def looks_like_image(head: bytes) -> bool:
+    """Tells by its first bytes whether a file is in one of `FORMATS`."""
+    pillow_heif.register_heif_opener()
+    Image.init()
+    accepts = (Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN)
+    return any(accept is not None and accept(head[:64]) is True for accept in accepts)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)

@@ -3,31 +3,41 @@
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from raylib.cli import Command, main, parse
-from raylib.config import FaceSettings, ReconstructConfig, ReportConfig, TrainUnetConfig
+from raylib.config import EvaluateShapeConfig, FaceSettings, ReconstructConfig, ReportConfig, TrainUnetConfig
+from raylib.config.paths import absolute, absolute_paths
 from raylib.reconstruction.plan import print_plan
 from raylib.reconstruction.rows import to_parquet
 
 BASE = ["--input", "in", "--output", "out"]
 
 
+def here(name: str) -> str:
+    return str(Path.cwd() / name)
+
+
 def test_defaults_files_and_options_override_in_this_order(tmp_path):
-    assert parse(ReconstructConfig, "", BASE) == ReconstructConfig("in", "out")
+    assert parse(ReconstructConfig, "", BASE) == ReconstructConfig(here("in"), here("out"))
     path = tmp_path / "c.yaml"
     path.write_text("fov_deg: 20\nfaces:\n  detector: cnn\n  max_faces: 3\n")
     got = parse(ReconstructConfig, "", ["--config", str(path), *BASE, "--faces.max-faces", "5"])
-    assert got == ReconstructConfig("in", "out", fov_deg=20.0, faces=FaceSettings(detector="cnn", max_faces=5))
+    assert got == ReconstructConfig(
+        here("in"), here("out"), fov_deg=20.0, faces=FaceSettings(detector="cnn", max_faces=5)
+    )
 
 
 def test_dashes_and_underscores_name_the_same_option():
     for option in ("--morphable-model", "--morphable_model"):
         for words in ([option, "a-b.bin"], [f"{option}=a-b.bin"]):
             config = parse(ReconstructConfig, "", [*BASE, "--method", "landmarks", *words])
-            assert config.morphable_model == "a-b.bin"
+            assert config.morphable_model == here("a-b.bin")
 
 
 def test_storage_options_are_a_mapping():
@@ -80,10 +90,47 @@ def test_help_explains_every_option(capsys):
 
 
 def test_lists_take_several_words():
-    assert parse(ReportConfig, "", ["--compare", "a", "b c", "--page-mb", "3"]).compare == ["a", "b c"]
-    assert parse(ReportConfig, "", ["--compare", '["a", "b"]']).compare == ["a", "b"]
+    assert parse(ReportConfig, "", ["--compare", "a", "b c", "--page-mb", "3"]).compare == [here("a"), here("b c")]
+    assert parse(ReportConfig, "", ["--compare", '["a", "b"]']).compare == [here("a"), here("b")]
     got = parse(ReconstructConfig, "", ["--input", "a", "b", "--output", "out", "--include", "*.jpg"])
-    assert got.input == ["a", "b"] and got.include == ["*.jpg"]
+    assert got.input == [here("a"), here("b")] and got.include == ["*.jpg"]
+
+
+@pytest.mark.parametrize("name", ["[wedding]", "2024", "null", "{x}", "a: b", "-", "yes", "#1", "~x", "'q'"])
+def test_a_name_that_yaml_would_read_as_something_else_is_a_name(name):
+    got = parse(ReconstructConfig, "", ["--input", name, "--include", name, "--output", name])
+    assert got == ReconstructConfig(here(name), here(name), include=[name])
+    got = parse(ReconstructConfig, "", [f"--input={name}", f"--include={name}", f"--output={name}"])
+    assert got == ReconstructConfig(here(name), here(name), include=[name])
+
+
+def test_paths_of_a_configuration_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = ReconstructConfig("~/in", "file://out", meshnet_weights="./w", morphable_model="prior")
+    config = absolute_paths(config)
+    assert config.input == str(Path("~/in").expanduser()) and config.morphable_model == "prior"
+    assert config.output == str(tmp_path / "out") and config.meshnet_weights == str(tmp_path / "w")
+    judged = absolute_paths(EvaluateShapeConfig("s3://b/truth", "out", ["ours=a", "b", "s3=s3://b/c"]))
+    assert judged.results == [f"ours={tmp_path}/a", f"{tmp_path}/b", "s3=s3://b/c"]
+
+
+@given(st.text("ab./~", min_size=1, max_size=12))
+def test_absolute_paths_stay_and_mean_what_the_shell_means(text):
+    once = absolute(text, "/work", "/home/me")
+    assert once.startswith("/") and absolute(once, "/elsewhere", "/home/you") == once
+    if "~" not in text:
+        assert once == os.path.normpath(f"/work/{text}" if not text.startswith("/") else text).replace("//", "/")
+
+
+@pytest.mark.parametrize("output", ["out", "./out", "file://out", "zip://x::out.zip"])
+def test_a_relative_output_of_a_submitted_job_is_refused(output, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for lasting in ("/results", "s3://bucket/out", "~/out", "file:///out"):
+        parse(ReconstructConfig, "", ["--input", "in", "--output", lasting])
+    with pytest.raises(SystemExit) as caught:
+        parse(ReconstructConfig, "", ["--input", "in", "--output", output])
+    told = capsys.readouterr().err
+    assert caught.value.code == 2 and f"output is {output!r}, a relative path" in told and "absolute path" in told
 
 
 def test_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys, photographs):

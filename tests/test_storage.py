@@ -7,7 +7,8 @@ import fsspec
 import pytest
 
 from raylib.errors import ConfigError
-from raylib.reconstruction.storage import Location, check_writable, image_files, open_input, patiently
+from raylib.reconstruction.folders import image_files, open_input
+from raylib.reconstruction.storage import Location, check_writable, patiently
 
 
 def fill(root: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raylib.config.checks import require
+from raylib.config.paths import path_field
 from raylib.config.reconstruct import DetectorChoice
 
 
@@ -17,7 +18,7 @@ class BenchmarkPicturesConfig:
         size: edge of one picture in pixels.
     """
 
-    output: str = "docs"
+    output: str = field(default="docs", metadata=path_field(output=True))
     size: int = 192
 
     def __post_init__(self) -> None:
@@ -38,9 +39,9 @@ class BenchmarkReconstructConfig:
         detector: face detector; the CNN costs a second for each photograph that it looks at.
     """
 
-    input: str = ""
-    work: str = "out/benchmark_reconstruct"
-    output: str = "out/benchmark_reconstruct.json"
+    input: str = field(default="", metadata=path_field())
+    work: str = field(default="out/benchmark_reconstruct", metadata=path_field(output=True))
+    output: str = field(default="out/benchmark_reconstruct.json", metadata=path_field(output=True))
     images: int = 240
     actors: int = 2
     rounds: int = 3
@@ -62,8 +63,8 @@ class BenchmarkBucketConfig:
         images_per_shard: images that one task of the job takes.
     """
 
-    work: str = "out/benchmark_bucket"
-    output: str = "out/benchmark_bucket.json"
+    work: str = field(default="out/benchmark_bucket", metadata=path_field(output=True))
+    output: str = field(default="out/benchmark_bucket.json", metadata=path_field(output=True))
     images: int = 200_000
     images_per_shard: int = 256
 
@@ -87,7 +88,7 @@ class BenchmarkRenderConfig:
         seed: whole number from which the roughness of the surface follows.
     """
 
-    output: str = "out/benchmark_render.json"
+    output: str = field(default="out/benchmark_render.json", metadata=path_field(output=True))
     sizes: tuple[int, ...] = (64, 128, 256, 512)
     faces_per_pixel: tuple[int, ...] = (1, 8, 50)
     levels: tuple[int, ...] = (5, 7)
@@ -115,8 +116,8 @@ class BenchmarkStagesConfig:
     """
 
     runs: tuple[str, ...]
-    picture: str = ""
-    output: str = "out/benchmark_stages.json"
+    picture: str = field(default="", metadata=path_field(output=True))
+    output: str = field(default="out/benchmark_stages.json", metadata=path_field(output=True))
 
     def __post_init__(self) -> None:
         require(len(self.runs) > 0, "runs", self.runs, "at least one folder")
@@ -135,7 +136,7 @@ class BenchmarkTrainConfig:
         ours_per_round: number of our steps beside each of them.
     """
 
-    output: str = "out/benchmark_train.json"
+    output: str = field(default="out/benchmark_train.json", metadata=path_field(output=True))
     size: int = 64
     images: tuple[int, ...] = (1, 8)
     faces_per_pixel: int = 50
@@ -159,6 +160,6 @@ class BenchmarkYaleBConfig:
         picture: file for photographs beside predictions; nothing is written if empty.
     """
 
-    data: str
-    output: str = "out/benchmark_yale_b.json"
-    picture: str = ""
+    data: str = field(metadata=path_field())
+    output: str = field(default="out/benchmark_yale_b.json", metadata=path_field(output=True))
+    picture: str = field(default="", metadata=path_field(output=True))

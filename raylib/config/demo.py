@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raylib.config.checks import require
+from raylib.config.paths import path_field
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class DemoConfig:
         refine: steps of refinement through the renderer, as of jobs/reconstruct.py; 0 for none.
     """
 
-    output: str = "out/demo"
+    output: str = field(default="out/demo", metadata=path_field(output=True))
     refine: int = 30
 
     def __post_init__(self) -> None:

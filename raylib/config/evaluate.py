@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raylib.config.checks import require
+from raylib.config.paths import path_field
 
 BASELINES = ("landmarks", "sfm", "eos")
 """Methods that `--baselines` can run besides the mean face, which is always there."""
@@ -52,9 +53,9 @@ class FacesToJudge:
         storage_options: arguments of the fsspec filesystem of a remote truth and remote results.
     """
 
-    truth: str
-    out: str
-    results: list[str] | str = field(default_factory=list)
+    truth: str = field(metadata=path_field())
+    out: str = field(metadata=path_field(output=True))
+    results: list[str] | str = field(default_factory=list, metadata=path_field(named=True))
     landmarks: Literal["detected", "true"] = "detected"
     landmark_noise_px: float = 0.0
     fov_deg: float = 30.0
@@ -99,7 +100,7 @@ class EvaluateShapeConfig(FacesToJudge):
     """
 
     baselines: list[str] | str = field(default_factory=list)
-    sfm: str = ""
+    sfm: str = field(default="", metadata=path_field())
     align: bool = True
     scan_points: int = 5000
 
@@ -129,7 +130,7 @@ class EvaluateAppearanceConfig(FacesToJudge):
         self_shadow: whether reconstructions cast shadows on themselves when they are lit.
     """
 
-    lpips: str = ""
+    lpips: str = field(default="", metadata=path_field())
     self_shadow: bool = True
 
 
@@ -143,8 +144,8 @@ class EvaluatePicturesConfig:
         storage_options: arguments of the fsspec filesystem of a remote truth.
     """
 
-    truth: str
-    out: str
+    truth: str = field(metadata=path_field())
+    out: str = field(metadata=path_field(output=True))
     storage_options: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

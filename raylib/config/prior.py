@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raylib.config.checks import require
+from raylib.config.paths import path_field
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class BuildPriorConfig:
         seed: whole number from which the held-out faces follow.
     """
 
-    ict: str
-    licence: str
-    output: str = "raylib/weights/face_prior.safetensors"
-    head_output: str = "raylib/weights/head.safetensors"
+    ict: str = field(metadata=path_field())
+    licence: str = field(metadata=path_field())
+    output: str = field(default="raylib/weights/face_prior.safetensors", metadata=path_field(output=True))
+    head_output: str = field(default="raylib/weights/head.safetensors", metadata=path_field(output=True))
     people: int = 20
     seed: int = 0
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raylib.config.checks import require
+from raylib.config.paths import path_field
 
 DetectorChoice = Literal["hog", "cnn", "hog_then_cnn"]
 Privacy = Literal["none", "no_pixels", "landmarks_only"]
@@ -144,8 +145,8 @@ class ReconstructConfig:
         storage_options: keyword arguments for the fsspec filesystem of input and output (endpoint_url, anon, ...).
     """
 
-    input: list[str] | str
-    output: str
+    input: list[str] | str = field(metadata=path_field())
+    output: str = field(metadata=path_field(output=True))
     include: list[str] | str = field(default_factory=list)
     exclude: list[str] | str = field(default_factory=list)
     manifest_column: str = "image_uri"
@@ -154,9 +155,9 @@ class ReconstructConfig:
     hide_names: bool = False
     max_failed_fraction: float = 1.0
     method: Literal["landmarks", "meshnet", "meshnet_paper"] = "meshnet"
-    meshnet_weights: str = ""
+    meshnet_weights: str = field(default="", metadata=path_field())
     refine: int = 0
-    morphable_model: str = "prior"
+    morphable_model: str = field(default="prior", metadata=path_field("prior"))
     faces: FaceSettings = field(default_factory=FaceSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     fov_deg: float = 30.0
@@ -184,6 +185,8 @@ class ReconstructConfig:
         for name in ("include", "exclude", "retry"):
             value = getattr(self, name)
             object.__setattr__(self, name, [value] if isinstance(value, str) else list(value))
+        if len(self.inputs) == 1:
+            object.__setattr__(self, "input", self.inputs[0])
         require(
             bool(self.inputs) and all(self.inputs), "input", self.input, "a folder, file or URI, or a list of them"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from raylib.config.checks import require
+from raylib.config.paths import path_field
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class ReportConfig:
         storage_options: keyword arguments for the fsspec filesystem of input and output (endpoint_url, anon, ...).
     """
 
-    input: str | None = None
-    compare: list[str] = field(default_factory=list)
-    output: str | None = None
+    input: str | None = field(default=None, metadata=path_field())
+    compare: list[str] = field(default_factory=list, metadata=path_field())
+    output: str | None = field(default=None, metadata=path_field(output=True))
     photographs: bool = True
     page_mb: float = 20.0
     max_faces: int = 20_000

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raylib.config.checks import require
+from raylib.config.paths import path_field
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class SynthesisSettings:
     shadow_directions: int = 64
     gloss: bool = True
     camera_effects: bool = True
-    backgrounds: str | None = None
-    textures: str | None = None
+    backgrounds: str | None = field(default=None, metadata=path_field())
+    textures: str | None = field(default=None, metadata=path_field())
     texture_share: float = 0.5
     shots: int = 1
     shots_differ_in: Literal["everything", "light"] = "everything"
@@ -99,11 +100,11 @@ class SynthesizeConfig:
         storage_tries: how often a write to a bucket is tried.
     """
 
-    output: str
+    output: str = field(metadata=path_field(output=True))
     count: int = 1000
     split: Literal["train", "validation", "test"] = "train"
     first: int = 0
-    source: str = "prior"
+    source: str = field(default="prior", metadata=path_field("prior"))
     settings: SynthesisSettings = field(default_factory=SynthesisSettings)
     rows_per_part: int = 100
     actors: int = 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 
 from raylib.config import ReconstructConfig
 from raylib.errors import ConfigError
 from raylib.progress import say
-from raylib.reconstruction.listing import Inputs
+from raylib.reconstruction.listing import Inputs, passed_over
 from raylib.reconstruction.storage import Location
 from raylib.reconstruction.table import parts
 
@@ -20,8 +22,7 @@ def print_plan(config: ReconstructConfig, console: Console) -> None:
     Raises:
         ConfigError: the input cannot be read or holds no image, or the output holds what is no run.
     """
-    inputs = Inputs.of(config)
-    inputs.check()
+    inputs = Inputs.of(config).checked()
     output = Location(config.output, config.storage_options, config.storage_tries)
     done: set[str] = set()
     try:
@@ -31,7 +32,8 @@ def print_plan(config: ReconstructConfig, console: Console) -> None:
     except ValueError as error:  # what Arrow raises on foreign files, too
         raise ConfigError(f"output {output.uri!r} holds faces/*.parquet that are no rows of this job") from error
     listed = wanted = 0
-    for item in inputs.items():
+    passed: Counter[str] = Counter()
+    for item in inputs.items(passed):
         listed += 1
         uri = inputs.shown(item)
         if uri in done:
@@ -42,6 +44,8 @@ def print_plan(config: ReconstructConfig, console: Console) -> None:
     if wanted > _SHOWN:
         console.print(f"          and {wanted - _SHOWN} more")
     console.print(f"{listed} images, {wanted} to do, {listed - wanted} done already; method {config.method}")
+    if passed:
+        say(console, passed_over(passed))
     kinds = {
         "faces/*.parquet": True,
         "OBJ with texture": config.write_obj,

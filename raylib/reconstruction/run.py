@@ -9,21 +9,22 @@ import pickle
 import threading
 import time
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from raylib.config import FAILED, STATUSES, ReconstructConfig
-from raylib.errors import ConfigError, StorageError
+from raylib.config.paths import absolute_paths
+from raylib.errors import ConfigError, RaylibError, StorageError
+from raylib.progress import say
 from raylib.provenance import environment
 from raylib.ray_cluster import join_ray
-from raylib.reconstruction.listing import Inputs
+from raylib.reconstruction.listing import Inputs, passed_over
 from raylib.reconstruction.progress import RunProgress
 from raylib.reconstruction.rows import SCHEMA_VERSION
 from raylib.reconstruction.storage import Location, check_writable
 from raylib.reconstruction.summary import print_summary
-from raylib.reconstruction.table import Finished, settle, to_do
+from raylib.reconstruction.table import Finished, Stock, settle, take_stock, to_do
 
 if TYPE_CHECKING:
     from raylib.reconstruction.methods import Method
@@ -67,39 +68,56 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
     """
     console = console or Console()
     started = time.time()
-    inputs = Inputs.of(config)
+    config = absolute_paths(config)
+    inputs = Inputs.of(config).checked()
     output = Location(config.output, config.storage_options, config.storage_tries)
-    inputs.check()
     from raylib.reconstruction.methods import load_method  # imports torch: only after the cheap checks
 
     method = load_method(config)
     check_writable(output)
     digest = config_sha256(config, method.weights_sha256)
     finished = settle(output, digest, config.retried)
-    if finished.images:
-        listed = sum(1 for _ in islice(inputs.items(), _COUNTED))
-        of = f" of {listed}" if listed < _COUNTED else ""
-        again = f", {len(finished.again)} are done again" if finished.again else ""
-        console.print(f"{finished.images - len(finished.again)}{of} images are done already{again}")
+    stock = take_stock(inputs, finished, _COUNTED)
+    _say_stock(console, stock, finished)
     processed, rate, before = 0, None, -1
-    while len(finished.uris) > before:  # else a pass brought nothing
-        done = _run_pass(config, inputs, output, method, digest, finished, console)
-        if not done.images:
-            break
+    while stock.to_do and len(finished.uris) > before:  # else a pass brought nothing
+        done = _run_pass(config, inputs, output, method, digest, finished, stock, console)
         processed, rate = processed + done.images, done.rate or rate
         before, finished = len(finished.uris), settle(output, digest)
-    record = _run_record(config, digest, method, finished, started, processed, rate)
+        stock = take_stock(inputs, finished, _COUNTED)
+    record = _run_record(config, digest, method, finished, stock, started, processed, rate)
     output.write_bytes("run.json", json.dumps(record, indent=2, default=str).encode())
     output.remove_temporary()
     print_summary(console, output, record)
+    lacking = _less_than_expected(config, finished, stock)
+    if lacking:
+        say(console, lacking)
+    return int(lacking is not None)
+
+
+def _say_stock(console: Console, stock: Stock, finished: Finished) -> None:
+    """Says what is there, what was passed over, and what is done already."""
+    listed = f"{stock.listed} images listed" if stock.whole else f"more than {stock.listed - 1} images listed"
+    say(console, f"{listed}; {passed_over(stock.passed)}" if stock.passed else listed)
+    if finished.images:
+        again = f", {len(finished.again)} are done again" if finished.again else ""
+        say(console, f"{finished.images - len(finished.again)} images are done already{again}")
+
+
+def _less_than_expected(config: ReconstructConfig, finished: Finished, stock: Stock) -> str | None:
+    """Returns why the run did not do what it was started for, None where it did."""
     failed = sum(finished.counts[status] for status in FAILED)
+    if stock.to_do:
+        some = "" if stock.whole else "more than "
+        return f"{some}{stock.to_do} of {stock.listed} images listed have no row; the same command does them"
+    if failed and failed == finished.images:
+        return f"{failed} of {finished.images} images failed, so that nothing came of the run"
     if failed > config.max_failed_fraction * finished.images:
-        console.print(
+        return (
             f"{failed} of {finished.images} images failed, more than max_failed_fraction = "
             f"{config.max_failed_fraction:g} allows"
         )
-        return 1
-    return 0
+    return None
 
 
 def config_sha256(config: ReconstructConfig, weights_sha256: str) -> str:
@@ -122,14 +140,11 @@ def _run_pass(
     method: Method,
     digest: str,
     finished: Finished,
+    stock: Stock,
     console: Console,
 ) -> RunProgress:
     """Runs the stages over the images that are to do and returns how far they came."""
     progress = RunProgress(console, config.progress_every_s)
-    # Small inputs still use every actor, so that the first images are counted.
-    some = sum(1 for _ in islice(to_do(inputs, finished), _COUNTED))
-    if not some:
-        return progress
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -141,8 +156,9 @@ def _run_pass(
     cpus = config.cluster_cpus or int(ray.cluster_resources().get("CPU", 1))
     detectors = config.detect_actors or max(1, cpus)
     meshers = config.reconstruct_actors or max(1, cpus)
-    size = min(config.images_per_shard, -(-some // detectors))
-    detectors, meshers = min(detectors, -(-some // size)), min(meshers, -(-some // size))
+    # Small inputs use every actor, too.
+    size = min(config.images_per_shard, -(-stock.to_do // detectors))
+    detectors, meshers = (min(actors, -(-stock.to_do // size)) for actors in (detectors, meshers))
     wanted = (detectors + meshers) * config.cpus_per_actor
     if wanted > cpus:
         raise ConfigError(
@@ -181,21 +197,24 @@ def _run_pass(
                 for row in batch.to_pylist():
                     progress.add(pickle.loads(row["counts"]), row["faces"])
         except Exception as error:
-            told = _output_error(error)
+            told = _own_error(error)
             if told is None:
                 raise
             raise told from None
     return progress
 
 
-def _output_error(error: Exception) -> StorageError | None:
-    """Returns the output's error that a stage ended with, None if something else went wrong.
+def _own_error(error: Exception) -> RaylibError | None:
+    """Returns the error of an output or input that a stage ended with, None if something else went wrong.
 
     Ray Data wraps what a stage raises and loses it on the way to the driver; its traceback comes as text.
     """
-    name = f"{StorageError.__module__}.{StorageError.__qualname__}: "
-    told = (line.strip() for line in str(error).splitlines())
-    return next((StorageError(line.removeprefix(name)) for line in told if line.startswith(name)), None)
+    for line in map(str.strip, str(error).splitlines()):
+        for kind in (StorageError, ConfigError):
+            name = f"{kind.__module__}.{kind.__qualname__}: "
+            if line.startswith(name):
+                return kind(line.removeprefix(name))
+    return None
 
 
 def _count(inputs: Inputs, finished: Finished, progress: RunProgress) -> None:
@@ -208,6 +227,7 @@ def _run_record(
     digest: str,
     method: Method,
     finished: Finished,
+    stock: Stock,
     started: float,
     processed: int,
     rate: float | None,
@@ -224,6 +244,9 @@ def _run_record(
         "weights_sha256": method.weights_sha256,
         "morphable_model": method.model.name,
         "schema_version": SCHEMA_VERSION,
+        "listed": stock.listed if stock.whole else None,
+        "without_row": stock.to_do,
+        "passed_over": dict(stock.passed.most_common()),
         "images": finished.images,
         "faces": finished.faces,
         "images_by_status": {s: finished.counts[s] for s in STATUSES if finished.counts[s]},

@@ -8,11 +8,12 @@ import random
 import re
 import shutil
 import stat
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from raylib.config.paths import absolute, is_windows_path
 from raylib.errors import ConfigError, ImageError, StorageError
-from raylib.images import EXTENSIONS
 
 T = TypeVar("T")
 
@@ -44,6 +45,13 @@ _PERMANENT = (
 """Errors that waiting does not mend; what else a storage raises may be a full queue or a server that restarts."""
 
 _LONGEST_PAUSE_S = 30.0
+
+_ONE_READER = ("tar", "libarchive")
+"""Archives whose fsspec readers share one file position among threads."""
+_archive_lock = threading.Lock()
+
+EMBEDDED = re.compile(r"(.+)#([^#]+)\[(\d+)\]", re.DOTALL)
+"""How a picture inside a Parquet file is named: its path, the column and the row (`faces.parquet#image[17]`)."""
 
 _SECRET = re.compile("key|secret|token|pass|user|credential", re.IGNORECASE)
 """Names of settings whose values are credentials."""
@@ -90,14 +98,19 @@ class Location:
     """A folder or file, local or remote; cheap to pickle, opened where it is used.
 
     Attributes:
-        uri: as the user wrote it.
-        storage_options: keyword arguments of the fsspec filesystem.
+        uri: made absolute here (`config.paths.absolute`), in the process that the user started, so that every other
+            process means the same.
+        storage_options: keyword arguments of the fsspec filesystem. Of a chained URI they go to its last link, where
+            the storage is, but for those that fsspec's own way gives under a link's protocol.
         tries: how often a read or write is tried where the error may pass.
     """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tries: int = 7
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", absolute(self.uri))
 
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
@@ -114,15 +127,27 @@ class Location:
         """Tells whether the files lie on this machine's disks."""
         return isinstance(self.filesystem, LocalFileSystem)
 
+    def __hash__(self) -> int:
+        return hash(self.uri)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_resolved"}
 
+    @property
+    def _is_chain(self) -> bool:
+        return "::" in self.uri and not self.uri.startswith("/")
+
     @cached_property
     def _resolved(self) -> tuple[fsspec.AbstractFileSystem, str]:
-        is_uri = "://" in self.uri or "::" in self.uri
-        target = self.uri if is_uri else os.path.abspath(Path(self.uri).expanduser())  # noqa: PTH100 - keeps links as the user wrote them
-        options = dict(self.storage_options) if is_uri and not self.uri.startswith("file:") else {}
-        filesystem, path = fsspec.core.url_to_fs(target, **options)
+        options = dict(self.storage_options)
+        if self._is_chain:
+            protocols = [link.partition("://")[0] if "://" in link else link for link in self.uri.split("::")]
+            options = {name: options.pop(name) for name in protocols if name in options} | (
+                {protocols[-1]: options} if options and "://" in self.uri.rpartition("::")[2] else {}
+            )
+        elif "://" not in self.uri:
+            options = {}
+        filesystem, path = fsspec.core.url_to_fs(self.uri, **options)
         return filesystem, path
 
     def join(self, relative: str) -> str:
@@ -130,8 +155,15 @@ class Location:
         return f"{self.path}/{relative}"
 
     def shown(self, path: str) -> str:
-        """Returns a path of the filesystem as a user would write it: plain if local, with its scheme otherwise."""
-        text = path if self.is_local else self.filesystem.unstrip_protocol(path)
+        """Returns a path of the filesystem as a user would write it: plain if local, else with scheme and chain."""
+        if self._is_chain:
+            head, _, rest = self.uri.partition("::")
+            if "://" in head:
+                text = f"{head.partition('://')[0]}://{path.lstrip('/')}::{rest}"
+            else:  # a cache, whose paths are those of what it keeps
+                text = f"{head}::{Location(rest, self.storage_options).shown(path)}"
+        else:
+            text = path if self.is_local else self.filesystem.unstrip_protocol(path)
         return text.encode("utf-8", "backslashreplace").decode()
 
     def patiently(self, call: Callable[[], T]) -> T:
@@ -149,11 +181,23 @@ class Location:
     def read_bytes(self, path: str, most_bytes: int = 1 << 30) -> bytes:
         """Returns the content of a file by its path in the filesystem.
 
+        Args:
+            path: in the filesystem; `EMBEDDED` names a picture inside a Parquet file.
+            most_bytes: larger files are refused before they are read.
+
         Raises:
             ImageError: it is larger than `most_bytes`, or no regular file.
         """
+        embedded = EMBEDDED.fullmatch(path)
+        if embedded:
+            return self.patiently(lambda: self._embedded(embedded[1], embedded[2], int(embedded[3])))
         if self.is_local:
+            if is_windows_path(path) and os.name != "nt":
+                raise ImageError("error", "a path of a Windows machine, which this one cannot read")
             info = Path(path).stat()
+            if stat.S_ISDIR(info.st_mode):
+                next(Path(path).iterdir(), None)  # a listing names folders that it could not enter; this says why
+                raise ImageError("error", "a folder, not an image file")
             if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
                 raise ImageError("error", "not a regular file")
             _require_size(info.st_size, most_bytes)
@@ -167,7 +211,14 @@ class Location:
             _require_size(size, most_bytes)
             return self.filesystem.cat_file(path, start=0, end=size) if size else b""
 
+        if self.filesystem.protocol in _ONE_READER:
+            with _archive_lock:
+                return self.patiently(once)
         return self.patiently(once)
+
+    def _embedded(self, path: str, column: str, row: int) -> bytes:
+        group, first = _row_group(self, path, row)
+        return _embedded_column(self, path, column, group)[row - first].as_py() or b""
 
     def write_bytes(self, relative: str, content: bytes) -> None:
         """Writes a file below this folder whole or not at all; an existing one is replaced.
@@ -252,70 +303,34 @@ class Location:
             raise self._lost("listed", error) from None
 
 
-def open_input(location: Location) -> None:
-    """Checks that an input exists.
-
-    Raises:
-        ConfigError: it does not, or cannot be reached.
-    """
-    try:
-        exists = location.patiently(lambda: location.filesystem.exists(location.path))
-    except Exception as error:
-        raise ConfigError(f"input {location.uri!r} cannot be reached: {error}") from error
-    if not exists:
-        raise ConfigError(f"input {location.uri!r} does not exist; expected a folder, an image file or a URI")
+def _row_group(location: Location, path: str, row: int) -> tuple[int, int]:
+    """Returns which row group of a Parquet file holds a row, and the group's first row."""
+    first = 0
+    for group, rows in enumerate(_row_counts(location, path)):
+        if row < first + rows:
+            return group, first
+        first += rows
+    raise ImageError("error", f"the file has {first} rows, none is number {row}")
 
 
-def image_files(location: Location) -> Iterator[str]:
-    """Yields the paths of the image files below a location, in a fixed order; a file yields itself.
-
-    Hidden files and folders are passed over, and symbolic links to folders are not followed.
-    """
-    filesystem = location.filesystem
-    if location.patiently(lambda: filesystem.isfile(location.path)):
-        yield location.path
-    elif location.is_local:
-        for folder, folders, names in os.walk(location.path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (f"{folder}/{name}" for name in sorted(names) if _is_image_name(name))
-    elif "s3" in filesystem.protocol:
-        yield from _s3_image_files(location)
-    else:
-        for folder, folders, names in filesystem.walk(location.path):
-            for name in [name for name in folders if name.startswith(".")]:
-                folders.remove(name)
-            yield from (f"{folder.rstrip('/')}/{name}" for name in sorted(names) if name and _is_image_name(name))
+@lru_cache(maxsize=16)
+def _row_counts(location: Location, path: str) -> tuple[int, ...]:
+    with location.filesystem.open(path, "rb") as file:
+        metadata = pq.ParquetFile(file).metadata
+        return tuple(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
 
 
-def _s3_image_files(location: Location) -> Iterator[str]:
-    """Yields image keys page by page; s3fs itself would hold the whole listing in memory."""
-    filesystem = location.filesystem
-    bucket, _, prefix = location.path.partition("/")
-    prefix = f"{prefix}/" if prefix else ""
-    token: dict[str, str] = {}
-
-    def next_page() -> dict[str, Any]:
-        return filesystem.call_s3("list_objects_v2", filesystem.req_kw, Bucket=bucket, Prefix=prefix, **token)
-
-    while True:
-        page = location.patiently(next_page)
-        for entry in page.get("Contents", ()):
-            *folders, name = entry["Key"].removeprefix(prefix).split("/")
-            if name and _is_image_name(name) and not any(folder.startswith(".") for folder in folders):
-                yield f"{bucket}/{entry['Key']}"
-        if not page.get("IsTruncated"):
-            return
-        token = {"ContinuationToken": page["NextContinuationToken"]}
+@lru_cache(maxsize=2)
+def _embedded_column(location: Location, path: str, column: str, group: int) -> pa.ChunkedArray:
+    """Returns a row group's pictures; kept, since the images of a shard are neighbours."""
+    with location.filesystem.open(path, "rb") as file:
+        table = pq.ParquetFile(file).read_row_group(group, columns=[f"{column}.bytes"])
+    return table.column(0).combine_chunks().field("bytes")
 
 
 def _require_size(size: int, most_bytes: int) -> None:
     if size > most_bytes:
         raise ImageError("too_large", f"the file has {size} bytes, more than {most_bytes}")
-
-
-def _is_image_name(name: str) -> bool:
-    suffix = os.path.splitext(name)[1].lower().lstrip(".")  # noqa: PTH122 - pathlib would intern every name
-    return suffix in EXTENSIONS and not name.startswith(".")
 
 
 def check_writable(location: Location) -> None:

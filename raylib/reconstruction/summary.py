@@ -19,6 +19,11 @@ LISTED_IMAGES = 40
 """Up to so many images are listed one by one."""
 
 
+def short_name(uri: str) -> str:
+    """Returns the file's name in a path or URI; of a chained one with the archive's: `0001.png::one.zip`."""
+    return "::".join(link.rsplit("/", 1)[-1] for link in uri.split("::")) if "://" in uri else uri.rsplit("/", 1)[-1]
+
+
 def read_rows(output: Location, columns: list[str]) -> pa.Table:
     """Returns columns of all rows of a run, in no particular order; an empty table where there are none."""
     tables = [table for _, table in parts(output, columns)]
@@ -54,7 +59,5 @@ def _image_table(output: Location) -> Table:
         seconds += sum(row[f"seconds_{s}"] or 0 for row in of_image for s in STAGES[3:])
         note = first["error_message"] or first["preview_uri"] or ""
         faces = sum(row["status"] == "ok" for row in of_image)
-        table.add_row(
-            escape(uri.rsplit("/", 1)[-1]), first["status"], str(faces), f"{1000 * seconds:.0f}", escape(note)
-        )
+        table.add_row(escape(short_name(uri)), first["status"], str(faces), f"{1000 * seconds:.0f}", escape(note))
     return table

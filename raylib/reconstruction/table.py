@@ -115,6 +115,35 @@ def to_do(inputs: Inputs, finished: Finished) -> Iterator[tuple[Item, str]]:
             yield item, uri
 
 
+@dataclass
+class Stock:
+    """What the inputs hold beside what is finished.
+
+    Attributes:
+        listed: images listed.
+        to_do: those among them without rows that stay.
+        passed: files, folders and entries passed over, by reason.
+        whole: whether the listing came to its end.
+    """
+
+    listed: int = 0
+    to_do: int = 0
+    passed: Counter[str] = field(default_factory=Counter)
+    whole: bool = True
+
+
+def take_stock(inputs: Inputs, finished: Finished, enough: int) -> Stock:
+    """Returns what the inputs hold; the listing ends early where `enough` images are to do."""
+    stock = Stock()
+    for item in inputs.items(stock.passed):
+        stock.listed += 1
+        stock.to_do += inputs.shown(item) not in finished.uris
+        if stock.to_do == enough:
+            stock.whole = False
+            break
+    return stock
+
+
 def kept_rows(output: Location, shard_id: str, replaced: Collection[str]) -> pa.Table:
     """Returns the rows of a part but for those of some images."""
     return _without(output.read_table(output.join(part_name(shard_id))), replaced)
