@@ -68,6 +68,8 @@ def absolute(text: str, folder: str | None = None, home: str | None = None) -> s
         return text
     if home is not None and (text == "~" or text.startswith("~/")):
         text = home + text[1:]
+    if text.startswith("//"):  # POSIX lets it mean something else; here `//x` and `/x` are one
+        text = "/" + text.lstrip("/")
     # pathlib's expanduser fails on a name such as ~x where no user x is; the shell leaves it alone.
     return os.path.normpath(Path(folder or Path.cwd(), os.path.expanduser(text)))  # noqa: PTH111
 
