@@ -228,7 +228,9 @@ def _space(profile: bytes) -> str:
 @lru_cache(maxsize=32)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Returns the conversion to sRGB, None where it changes no colour by more than a level."""
-    transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), _srgb(), mode, "RGB")
+    transform = ImageCms.buildTransform(
+        ImageCms.ImageCmsProfile(io.BytesIO(profile)), _srgb(), mode, "RGB", flags=_flags(mode)
+    )
     if mode == "RGB":
         steps = np.linspace(0, 255, 18).round().astype(np.uint8)
         probe = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 18, 3)
@@ -243,10 +245,17 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     return None if np.abs(change).max() <= 1 else transform
 
 
+def _flags(mode: str) -> ImageCms.Flags:
+    # Optimised, grey is interpolated between a few points, and steep curves lose their darks.
+    return ImageCms.Flags.NOOPTIMIZE if mode in ("L", "I;16") else ImageCms.Flags.NONE
+
+
 def _deep_grey_to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Looks the 65,536 greys up: the colour engine takes 16 bits of grey only as a ramp worth converting once."""
     ramp = Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256))
-    transform = ImageCms.buildTransform(ImageCms.ImageCmsProfile(io.BytesIO(profile)), _srgb(), "I;16", "RGB")
+    transform = ImageCms.buildTransform(
+        ImageCms.ImageCmsProfile(io.BytesIO(profile)), _srgb(), "I;16", "RGB", flags=_flags("I;16")
+    )
     table = ImageCms.applyTransform(ramp, transform)
     assert table is not None  # None only where the conversion is in place
     return Image.fromarray(np.asarray(table).reshape(-1, 3)[np.asarray(image)])

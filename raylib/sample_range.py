@@ -43,6 +43,6 @@ def to_sixteen_bits(samples: Shaped[np.ndarray, "*s"], scale: float) -> UInt16[n
     """Returns samples with `scale` at 65535; what is brighter is clipped, what is no number is black."""
     if samples.dtype == np.uint16 and scale == 65535:
         return samples
-    exact = samples.astype(np.float64 if samples.dtype.itemsize > 2 else np.float32)
+    exact: np.ndarray = samples.astype(np.float64 if samples.dtype.itemsize > 2 else np.float32)
     share = np.nan_to_num(exact / np.float32(scale), nan=0.0, posinf=1.0, neginf=0.0)
     return (np.clip(share, 0, 1) * 65535 + 0.5).astype(np.uint16)
