@@ -191,6 +191,8 @@ def _loaded(data: bytes, max_pixels: int, notes: list[str]) -> tuple[ImageFile.I
         image = _open(data, max_pixels)
         rawmode, declared = _rawmode(image), _declared_scale(image)
         image.load()
+        if image.format in ("JPEG", "MPO") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+            raise OSError("the JPEG lacks its end")  # zeros behind a broken download pass for pixels
         if image.format in _ANIMATIONS and getattr(image, "is_animated", False):
             image = _visible_frame(image, data, max_pixels, notes)
     except (ImageError, MemoryError):

@@ -475,8 +475,7 @@ def test_what_lacks_its_end_is_used_by_its_rows(file_format, options):
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"quality": 30}])
 def test_a_jpeg_without_its_end_marker_has_every_pixel(options):
     data = encode(Image.fromarray(noisy()), "JPEG", **options)
-    np.testing.assert_array_equal(rgb(data[:-2] + bytes(500)), rgb(data))
-    for broken in (data[:-2], data[:-1]):
+    for broken in (data[:-2], data[:-2] + bytes(500), data[:-1]):
         decoded = decode(broken, LIMIT)
         np.testing.assert_array_equal(decoded.rgb, rgb(data))
         assert decoded.warning and "640 of 640 rows" in decoded.warning
