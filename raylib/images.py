@@ -21,7 +21,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from raylib.color_profiles import ProfileError, described_profile, eight_bits, lab_to_srgb, to_srgb
 from raylib.errors import ImageError
-from raylib.incomplete_images import ENOUGH, recover
+from raylib.incomplete_images import ENOUGH, jpeg_ends, recover
 from raylib.sample_range import full_scale, to_sixteen_bits
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "HEIF", "PPM", "JPEG2000", "TGA")
@@ -191,7 +191,7 @@ def _loaded(data: bytes, max_pixels: int, notes: list[str]) -> tuple[ImageFile.I
         image = _open(data, max_pixels)
         rawmode, declared = _rawmode(image), _declared_scale(image)
         image.load()
-        if image.format in ("JPEG", "MPO") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        if image.format in ("JPEG", "MPO") and not jpeg_ends(data):
             raise OSError("the JPEG lacks its end")  # zeros behind a broken download pass for pixels
         if image.format in _ANIMATIONS and getattr(image, "is_animated", False):
             image = _visible_frame(image, data, max_pixels, notes)

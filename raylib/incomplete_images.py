@@ -86,6 +86,21 @@ def recover(data: bytes, open_image: Callable[[bytes], ImageFile.ImageFile]) -> 
     return Incomplete(images[0], rows, height)
 
 
+def jpeg_ends(data: bytes) -> bool:
+    """Returns whether a JPEG file holds the marker that ends its pixels; other data may follow it."""
+    if data.endswith(_END_OF_JPEG):
+        return True
+    at = 2
+    while match := _JPEG_MARKER.search(data, at):
+        at = match.end()
+        if match.group()[1] == 0xDA:  # coded pixels hold no such bytes
+            return data.find(_END_OF_JPEG, at) >= 0
+        if at + 2 > len(data):
+            break
+        at += struct.unpack_from(">H", data, at)[0]
+    return False
+
+
 def _loaded_in_part(
     data: bytes, open_image: Callable[[bytes], ImageFile.ImageFile], canvas: int
 ) -> ImageFile.ImageFile | None:

@@ -479,7 +479,9 @@ def test_a_jpeg_without_its_end_marker_has_every_pixel(options):
         decoded = decode(broken, LIMIT)
         np.testing.assert_array_equal(decoded.rgb, rgb(data))
         assert decoded.warning and "640 of 640 rows" in decoded.warning
-    assert decode(data + b"trailing bytes", LIMIT).warning is None
+    # A film behind the photograph, as telephones append it, may hold any bytes.
+    for behind in (b"trailing bytes", b"\xff\xda\0\0" * 9, bytes(900)):
+        assert decode(data + behind, LIMIT).warning is None
 
 
 def test_a_progressive_jpeg_that_lacks_whole_scans_is_an_error():
@@ -599,7 +601,6 @@ def test_nothing_reaches_the_terminal(picture, capfd):
 FUZZED = [(f, o) for f, o, _ in CONTAINERS] + [("GIF", {}), ("JPEG", {"progressive": True}), ("WEBP", {})]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("file_format", "options"), FUZZED)
 def test_mutations_raise_nothing_but_image_errors(picture, file_format, options):
     data = encode(Image.fromarray(picture[:64, :64]), file_format, **options)
