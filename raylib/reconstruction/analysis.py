@@ -67,6 +67,7 @@ class AnalysedImage:
         focal_px: focal length from EXIF, or None.
         faces: the faces found.
         seconds: by stage.
+        decode_warning: what decoding passed over, empty if nothing.
     """
 
     uri: str
@@ -79,6 +80,7 @@ class AnalysedImage:
     focal_px: float | None = None
     faces: tuple[FoundFace, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    decode_warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,15 @@ class Analyser:
         height, width = image.rgb.shape[:2]
         status = "ok" if faces else "no_face"
         return AnalysedImage(
-            file.uri, status, "", "", digest, width, height, focal_px=image.focal_px, faces=faces, seconds=seconds
+            file.uri,
+            status,
+            sha256=digest,
+            width=width,
+            height=height,
+            focal_px=image.focal_px,
+            faces=faces,
+            seconds=seconds,
+            decode_warning=image.warning or "",
         )
 
     def pickled(self, file: ImageFile) -> bytes:

@@ -200,6 +200,7 @@ class ReconstructStage:
             "status": image.status,
             "error_stage": image.error_stage or None,
             "error_message": image.error_message or None,
+            "decode_warning": image.decode_warning or None,
             "method": self._settings.config.method,
             "morphable_model": self._model.name,
             "weights_sha256": self._method.weights_sha256,

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from raylib.config import STATUSES
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 STAGES = ("read", "decode", "detect", "segment", "fit", "refine", "texture", "write")
 """Stages whose seconds a row counts (`seconds_read`, ...)."""
@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
         _field("status", pa.string(), ", ".join(STATUSES)),
         _field("error_stage", pa.string(), ", ".join(ERROR_STAGES)),
         _field("error_message", pa.string(), "one sentence"),
+        _field("decode_warning", pa.string(), "what decoding passed over, or which frame was taken; null if nothing"),
         _field("detector", pa.string(), "hog or cnn"),
         _field("detector_score", pa.float32(), "the detector's own scale"),
         _array("face_box", "4", "left, top, right, bottom in pixels"),
