@@ -28,12 +28,12 @@ class MeshEncoder:
         self.faces, self.uv = faces, uv
         self._obj_uv = ("vt %.6f %.6f\n" * len(uv)) % tuple(uv.ravel().tolist())
         corners = np.repeat(faces + 1, 2, axis=1).ravel().tolist()
-        self._obj_faces = ("f %d/%d %d/%d %d/%d\n" * len(faces)) % tuple(corners)
+        self._obj_faces = "s 1\n" + ("f %d/%d %d/%d %d/%d\n" * len(faces)) % tuple(corners)
 
     def obj(
         self, verts_mm: Float[np.ndarray, "v 3"], vertex_colors: Float[np.ndarray, "v 3"], mtl_name: str
     ) -> bytes:
-        """Returns an OBJ in millimetres with texture coordinates and vertex colours (x y z r g b).
+        """Returns an OBJ in millimetres, smooth, with texture coordinates and vertex colours (x y z r g b).
 
         Args:
             verts_mm: vertices in canonical space.
@@ -80,8 +80,8 @@ class MeshEncoder:
             texture_png: texture image.
             name: name of node and mesh.
             physics: what a method with light estimated: `albedo` (v, 3) and `shading` (v, 3), linear, `light_sh`
-                (9, 3) and perhaps `sigma_mm` (v). They become the attributes _ALBEDO, _SHADING and _SIGMA_MM, each of
-                a mesh of its own, and `extras.light_sh` of the node; the texture then is albedo, and viewers light it.
+                (9, 3) and perhaps `sigma_mm` (v). They become the attributes _ALBEDO, _SHADING and _SIGMA_MM of
+                a mesh each, and `extras.light_sh` of the node; the texture then is albedo, and viewers light it.
         """
         binary = _Binary()
         small = len(verts_mm) <= 65535
