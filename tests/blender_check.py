@@ -38,7 +38,7 @@ def _mesh(thing) -> dict:
         "faces": [list(polygon.vertices) for polygon in mesh.polygons],
         "smooth": all(polygon.use_smooth for polygon in mesh.polygons),
         "corner_normals": [tuple(turn @ normal.vector) for normal in mesh.corner_normals],
-        "corner_uv": [tuple(corner.uv) for corner in mesh.uv_layers.active.data],
+        "corner_uv": [tuple(corner.uv) for corner in mesh.uv_layers.active.data] if mesh.uv_layers else None,
         "materials": [_material(slot.material) for slot in thing.material_slots],
         "attributes": {
             a.name: [getattr(value, "value", None) for value in a.data] for a in mesh.attributes if a.name[:1] == "_"
