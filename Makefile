@@ -4,7 +4,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TARGET ?= cpu
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast lint lock image clean report-assets browser
+.PHONY: demo test test-fast lint lock image clean report-assets browser blender blender-check
 
 # The environment; made again only when the pins change. Compiled, because every process of a Ray job would compile
 # what it imports where Python is told not to write bytecode: seconds in each.
@@ -18,7 +18,7 @@ SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 demo: .venv/.installed
 	$(BIN)/python jobs/demo.py
 
-test: .venv/.installed lint browser
+test: .venv/.installed lint browser blender
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-fast: .venv/.installed lint browser
@@ -47,6 +47,28 @@ $(WEB)/node_modules/.installed: $(WEB)/package-lock.json
 report-assets: $(WEB)/node_modules/.installed
 	cd $(WEB) && npm run --silent build
 
+# Blender as a Python module for the tests that open meshes in it, in an environment of its own: it wants other versions
+# of what we use. Where its libraries are missing, Debian's packages bring them.
+BLENDER := .venv-blender
+BPY := 4.5.15
+X_LIBRARIES := libxrender1 libxi6 libxkbcommon0 libsm6 libgl1 libxxf86vm1 libxfixes3 libegl1
+OPENS := $(BLENDER)/bin/python -c "import bpy"
+
+$(BLENDER)/.installed-$(BPY): | .venv/.installed
+	$(BIN)/uv venv --quiet --clear --python 3.11 $(BLENDER)
+	VIRTUAL_ENV=$(BLENDER) $(BIN)/uv pip install --quiet bpy==$(BPY)
+	$(OPENS) 2>/dev/null || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+		|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends $(X_LIBRARIES) >/dev/null; }
+	$(OPENS)
+	touch $@
+
+blender: .venv/.installed
+	@$(MAKE) --no-print-directory $(BLENDER)/.installed-$(BPY) || echo "no Blender: its tests are skipped"
+
+# Whether Blender shows the meshes that we write: upright, at true size, with texture and smooth.
+blender-check: .venv/.installed $(BLENDER)/.installed-$(BPY)
+	$(BIN)/python -m pytest tests/test_blender.py
+
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
 		--no-emit-index-url --no-header -o requirements.lock
@@ -62,4 +84,4 @@ image:
 	exit 1
 
 clean:
-	rm -rf .venv out
+	rm -rf .venv $(BLENDER) out

@@ -72,6 +72,27 @@ class Tab:
         self.page.click(".tile:not([hidden])")
         self.page.wait_for_selector(".viewer[data-state=complete]")
 
+    def tap_through(self) -> int:
+        """Taps each tab of a phone's page; returns how many there are.
+
+        Each lies in the window as a whole, and what it shows is not wider, but for rows of chips, which scroll.
+        """
+        tabs = self.page.locator(".top nav button")
+        for n in range(tabs.count()):
+            tabs.nth(n).tap()
+            self.drawn()
+            assert self.page.evaluate("document.documentElement.scrollWidth") == self.page.evaluate("innerWidth")
+            for box in tabs.evaluate_all("all => all.map((b) => b.getBoundingClientRect().toJSON())"):
+                assert box["left"] >= 0 and box["right"] <= 390 and box["height"] >= 32
+            beyond = self.page.evaluate(
+                """() => [...document.querySelectorAll("main *")]
+                    .filter((e) => e.checkVisibility() && !e.closest(".chips"))
+                    .filter((e) => e.getBoundingClientRect().right > innerWidth)
+                    .map((e) => [e.tagName, e.textContent])"""
+            )
+            assert beyond == []
+        return tabs.count()
+
     def drawn(self) -> None:
         """Waits until everything that was asked for is on the screen: what scrolls or draws does so at a frame."""
         self.page.evaluate(

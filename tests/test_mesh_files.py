@@ -87,6 +87,33 @@ def test_glb_keeps_vertex_colours_apart_from_the_texture(face, glb):
     np.testing.assert_array_equal(np.frombuffer(binary, np.float32, seen["count"], offset), face["visibility"])
 
 
+def test_glb_gives_each_mesh_one_custom_attribute_at_most(face):
+    """Blender's importer loses the order of several: it fails on unlike types and swaps the data of like ones."""
+    rng, count = np.random.default_rng(3), len(face["verts"])
+    physics = {
+        "albedo": rng.random((count, 3), np.float32),
+        "shading": rng.random((count, 3), np.float32),
+        "light_sh": rng.normal(size=(9, 3)).round(4),
+        "sigma_mm": rng.random(count, np.float32),
+    }
+    encoder = MeshEncoder(face["faces"], face["uv"])
+    args = (face["verts"], face["normals"], face["colors"], face["visibility"], face["png"], "abc-0", physics)
+    gltf, _ = document(encoder.glb(*args))
+    custom = [[a for a in m["primitives"][0]["attributes"] if a.startswith("_")] for m in gltf["meshes"]]
+    assert max(map(len, custom)) == 1 and all(len(m["primitives"]) == 1 for m in gltf["meshes"])
+    assert [node["mesh"] for node in gltf["nodes"]] == [0]  # no program shows a face twice
+    assert gltf["nodes"][0]["extras"]["light_sh"] == physics["light_sh"].tolist()
+    # A reader that knows only the standard finds the values, at the vertices that they belong to.
+    scene = trimesh.load(io.BytesIO(encoder.glb(*args)), file_type="glb", process=False)
+    values = {"": ("_VISIBILITY", face["visibility"])}
+    values |= {f"-{key}": (f"_{key.upper()}", physics[key]) for key in ("albedo", "shading", "sigma_mm")}
+    for ending, (attribute, expected) in values.items():
+        mesh = scene.geometry[f"abc-0{ending}"]
+        np.testing.assert_array_equal(mesh.vertices, scene.geometry["abc-0"].vertices)
+        found = mesh.vertex_attributes[attribute]
+        np.testing.assert_array_equal(np.asarray(found).reshape(expected.shape), expected)
+
+
 def test_glb_accessors_are_aligned_and_inside_the_buffer(glb):
     gltf, binary = document(glb)
     assert gltf["buffers"][0]["byteLength"] <= len(binary)

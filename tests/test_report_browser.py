@@ -344,6 +344,16 @@ def test_a_phone(chromium, mixed, dark):
     tab.context.close()
 
 
+def test_every_tab_fits_a_phone(chromium, tmp_path):
+    failed = failed_rows(("x" * 120 + ".jpg", *HOSTILE))
+    for n, row in enumerate(failed):
+        row["error_message"] += n * " /a/path/without/a/blank" + n * "/and/none"
+    tab = Tab(chromium, write(write_run(tmp_path / "out", face_rows(120, estimated=True) + failed)), phone=True)
+    assert tab.tap_through() == 4
+    assert tab.complaints == []
+    tab.context.close()
+
+
 def test_privacy_leaves_shape_and_landmarks_to_look_at(chromium, tmp_path):
     shape = write(write_run(tmp_path / "shape", face_rows(2), privacy="no_pixels"))
     tab = Tab(chromium, shape)

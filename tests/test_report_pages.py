@@ -141,3 +141,5 @@ def test_both_in_a_browser(tmp_path):
         tab.page.wait_for_function("facts => document.querySelector('.panel dl').innerText !== facts", arg=facts)
         assert tab.page.locator(".variants [aria-pressed=true]").inner_text().startswith("two")
         assert tab.complaints == [] and len(tab.requests) == 1
+        for page_path, tabs in zip(pages, (5, 5, 3), strict=True):
+            assert Tab(running, page_path, phone=True).tap_through() == tabs

@@ -28,12 +28,12 @@ class MeshEncoder:
         self.faces, self.uv = faces, uv
         self._obj_uv = ("vt %.6f %.6f\n" * len(uv)) % tuple(uv.ravel().tolist())
         corners = np.repeat(faces + 1, 2, axis=1).ravel().tolist()
-        self._obj_faces = ("f %d/%d %d/%d %d/%d\n" * len(faces)) % tuple(corners)
+        self._obj_faces = "s 1\n" + ("f %d/%d %d/%d %d/%d\n" * len(faces)) % tuple(corners)
 
     def obj(
         self, verts_mm: Float[np.ndarray, "v 3"], vertex_colors: Float[np.ndarray, "v 3"], mtl_name: str
     ) -> bytes:
-        """Returns an OBJ in millimetres with texture coordinates and vertex colours (x y z r g b).
+        """Returns an OBJ in millimetres, smooth, with texture coordinates and vertex colours (x y z r g b).
 
         Args:
             verts_mm: vertices in canonical space.
@@ -68,8 +68,9 @@ class MeshEncoder:
         """Returns a GLB in metres, +y up, looking along +z; its texture is shown unlit unless it is albedo.
 
         glTF multiplies COLOR_0 into the texture, so that one primitive with both would show the square of the
-        colours. The scene therefore holds the textured mesh, and a second mesh of the same vertices that no node
-        refers to carries COLOR_0 (linear, as glTF asks) for programs that want vertex colours.
+        colours; and Blender 4.5 fails on, or mixes up, two custom attributes of one mesh. The scene therefore holds
+        the textured mesh with at most one custom attribute, and further meshes of the same vertices, which no node
+        refers to, carry COLOR_0 (linear, as glTF asks) and the other values, one a mesh.
 
         Args:
             verts_mm: vertices in canonical space.
@@ -79,8 +80,8 @@ class MeshEncoder:
             texture_png: texture image.
             name: name of node and mesh.
             physics: what a method with light estimated: `albedo` (v, 3) and `shading` (v, 3), linear, `light_sh`
-                (9, 3) and perhaps `sigma_mm` (v). They become the attributes _ALBEDO, _SHADING and _SIGMA_MM of the
-                vertices and `extras.light_sh` of the node; the texture then is albedo, and viewers light it.
+                (9, 3) and perhaps `sigma_mm` (v). They become the attributes _ALBEDO, _SHADING and _SIGMA_MM of
+                a mesh each, and `extras.light_sh` of the node; the texture then is albedo, and viewers light it.
         """
         binary = _Binary()
         small = len(verts_mm) <= 65535
@@ -97,12 +98,12 @@ class MeshEncoder:
         image = binary.add_bytes(texture_png)
         shape = {"POSITION": position, "NORMAL": normal}
         physics = physics or {}
-        extra = {
-            f"_{key.upper()}": binary.add(physics[key].astype(np.float32), _ARRAY)
+        more = [
+            (key, {"attributes": {**shape, f"_{key.upper()}": binary.add(physics[key].astype(np.float32), _ARRAY)}})
             for key in ("albedo", "shading", "sigma_mm")
             if key in physics
-        }
-        textured = {"attributes": {**shape, "TEXCOORD_0": texcoord, "_VISIBILITY": seen, **extra}, "indices": indices}
+        ]
+        textured = {"attributes": {**shape, "TEXCOORD_0": texcoord, "_VISIBILITY": seen}, "indices": indices}
         colored = {"attributes": {**shape, "COLOR_0": color}, "indices": indices}
         plain = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
         unlit = {"doubleSided": True, "extensions": {"KHR_materials_unlit": {}}}
@@ -119,6 +120,7 @@ class MeshEncoder:
             "meshes": [
                 {"name": name, "primitives": [{**textured, "material": 0}]},
                 {"name": f"{name}-vertex-colors", "primitives": [{**colored, "material": 1}]},
+                *({"name": f"{name}-{key}", "primitives": [{**part, "indices": indices}]} for key, part in more),
             ],
             "materials": [
                 {"name": "face", "pbrMetallicRoughness": {**plain, "baseColorTexture": {"index": 0}}, **shown},

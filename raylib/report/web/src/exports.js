@@ -80,7 +80,7 @@ function container(document_, chunks, length) {
   return out;
 }
 
-/** Returns an OBJ in millimetres with texture coordinates, and vertex colors (sRGB 0..1) where there are any. */
+/** Returns an OBJ in millimetres, smooth, with texture coordinates, and vertex colors (sRGB 0..1) where there are any. */
 export function obj(mesh, colors) {
   const lines = ["# canonical face space, millimetres"];
   const fixed = (values, from, count, digits) => Array.from(values.subarray(from, from + count), (v) => v.toFixed(digits)).join(" ");
@@ -88,6 +88,7 @@ export function obj(mesh, colors) {
     lines.push(`v ${fixed(mesh.verts, v, 3, 4)}${colors ? ` ${fixed(colors, v, 3, 4)}` : ""}`);
   }
   for (let v = 0; v < mesh.uv.length; v += 2) lines.push(`vt ${fixed(mesh.uv, v, 2, 6)}`);
+  lines.push("s 1");
   for (let f = 0; f < mesh.faces.length; f += 3) {
     lines.push(`f ${Array.from(mesh.faces.subarray(f, f + 3), (v) => `${v + 1}/${v + 1}`).join(" ")}`);
   }

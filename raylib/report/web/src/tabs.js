@@ -19,7 +19,7 @@ export function failures() {
   }
   const host = el("div", { class: "list" });
   const grid = new VirtualGrid(host, {
-    layout: (width) => ({ columns: 1, height: width < 600 ? 92 : 58, gap: 1 }),
+    layout: (width) => ({ columns: 1, height: width < 600 ? 113 : 58, gap: 1 }),
     make: () => el("div", { class: "line" }, el("b", { class: "badge" }), el("span", { class: "name" }), el("span", { class: "why" })),
     fill: (line, index) => {
       const row = failed[index];
