@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -85,7 +85,8 @@ class Inputs:
     @staticmethod
     def of(config: ReconstructConfig) -> Inputs:
         """Returns the inputs that a configuration names."""
-        locations = tuple(Location(uri, config.storage_options, config.storage_tries) for uri in config.inputs)
+        limits = (config.storage_tries, config.read_timeout_s, config.stall_timeout_s)
+        locations = tuple(Location(uri, config.storage_options, *limits) for uri in config.inputs)
         return Inputs(
             locations, tuple(config.include), tuple(config.exclude), config.manifest_column, config.hide_names
         )
@@ -128,7 +129,7 @@ class Inputs:
         if "://" not in path and not path.startswith("/"):
             folder = PurePosixPath(location.path).parent.as_posix()
             return location, f"{folder}/{path}"
-        target = Location(path, location.storage_options, location.tries)
+        target = replace(location, uri=path)
         return target, target.path
 
     def shown(self, item: Item) -> str:
@@ -153,7 +154,7 @@ class Inputs:
         """
         kind = PurePosixPath(location.path).suffix.lower()
         try:
-            with location.patiently(lambda: location.filesystem.open(location.path, "rb")) as file:
+            with location.patiently_in_time(lambda: location.filesystem.open(location.path, "rb")) as file:
                 if kind == ".parquet":
                     table = pq.ParquetFile(file)
                     self._require_column(location, table.schema_arrow.names)

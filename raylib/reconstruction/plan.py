@@ -22,7 +22,8 @@ def print_plan(config: ReconstructConfig, console: Console) -> None:
     """
     inputs = Inputs.of(config)
     inputs.check()
-    output = Location(config.output, config.storage_options, config.storage_tries)
+    limits = (config.storage_tries, config.read_timeout_s, config.stall_timeout_s)
+    output = Location(config.output, config.storage_options, *limits)
     done: set[str] = set()
     try:
         for _, table in parts(output, ["image_uri", "status"]):

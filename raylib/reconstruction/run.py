@@ -8,6 +8,7 @@ import json
 import pickle
 import threading
 import time
+import uuid
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,12 @@ from raylib.errors import ConfigError, StorageError
 from raylib.provenance import environment
 from raylib.ray_cluster import join_ray
 from raylib.reconstruction.listing import Inputs
-from raylib.reconstruction.progress import RunProgress
+from raylib.reconstruction.progress import Announced, RunProgress
 from raylib.reconstruction.rows import SCHEMA_VERSION
 from raylib.reconstruction.storage import Location, check_writable
 from raylib.reconstruction.summary import print_summary
 from raylib.reconstruction.table import Finished, settle, to_do
+from raylib.reconstruction.waiting import forget, waits
 
 if TYPE_CHECKING:
     from raylib.reconstruction.methods import Method
@@ -68,8 +70,10 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
     console = console or Console()
     started = time.time()
     inputs = Inputs.of(config)
-    output = Location(config.output, config.storage_options, config.storage_tries)
-    inputs.check()
+    limits = (config.storage_tries, config.read_timeout_s, config.stall_timeout_s)
+    output = Location(config.output, config.storage_options, *limits)
+    with Announced(console, "looking for the input", config.progress_every_s):
+        inputs.check()
     from raylib.reconstruction.methods import load_method  # imports torch: only after the cheap checks
 
     method = load_method(config)
@@ -125,9 +129,11 @@ def _run_pass(
     console: Console,
 ) -> RunProgress:
     """Runs the stages over the images that are to do and returns how far they came."""
-    progress = RunProgress(console, config.progress_every_s)
+    mark = uuid.uuid4().hex
+    progress = RunProgress(console, config.progress_every_s, lambda: waits(mark).line())
     # Small inputs still use every actor, so that the first images are counted.
-    some = sum(1 for _ in islice(to_do(inputs, finished), _COUNTED))
+    with Announced(console, "listing the input", config.progress_every_s):
+        some = sum(1 for _ in islice(to_do(inputs, finished), _COUNTED))
     if not some:
         return progress
     import ray
@@ -157,7 +163,7 @@ def _run_pass(
         dataset(inputs, finished, size)
         .map_batches(
             DetectStage,
-            fn_constructor_args=(inputs, settings),
+            fn_constructor_args=(inputs, settings, mark),
             compute=ActorPoolStrategy(size=detectors),
             **common,
         )
@@ -185,6 +191,8 @@ def _run_pass(
             if told is None:
                 raise
             raise told from None
+        finally:
+            forget(mark)
     return progress
 
 

@@ -8,10 +8,11 @@ import random
 import re
 import shutil
 import stat
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.implementations.local import LocalFileSystem
 
 from raylib.errors import ConfigError, ImageError, StorageError
@@ -38,15 +40,80 @@ _PERMANENT = (
     ValueError,
     TypeError,
     NotImplementedError,
+    ImportError,
     MemoryError,
     ImageError,
 )
 """Errors that waiting does not mend; what else a storage raises may be a full queue or a server that restarts."""
 
+_PERMANENT_NAMES = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "InvalidURL"}
+)
+"""The same, of packages that may be absent."""
+
+_UNREACHED_NAMES = frozenset({"EndpointConnectionError", "ClientConnectorError", "ConnectTimeoutError"})
+"""Errors that say that nobody could be asked; at a run's start these are a wrong address rather than a restart."""
+
+_TRIES_TO_REACH = 3
+
+_CONNECT_S = 10.0
+"""Longest time to a connection, or `stall_timeout_s`, if that is less."""
+
 _LONGEST_PAUSE_S = 30.0
 
 _SECRET = re.compile("key|secret|token|pass|user|credential", re.IGNORECASE)
 """Names of settings whose values are credentials."""
+
+
+class ReadTimeoutError(ImageError):
+    """What was read did not come in time; an image's row gets status timeout.
+
+    Args:
+        message: one sentence.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("timeout", message)
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.message,)
+
+
+def _is_any(error: BaseException, names: frozenset[str]) -> bool:
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def within(call: Callable[[], T], seconds: float, told: str) -> T:
+    """Returns what `call` returns, or gives it up after so many seconds.
+
+    The call runs in a thread of its own, which is left to itself when its time is over: one that waits for a dead disk
+    cannot be ended, and must not keep the process from ending.
+
+    Args:
+        call: what to do; should end some time after its limit by itself.
+        seconds: limit.
+        told: text of the error.
+
+    Raises:
+        ReadTimeoutError: the time is over.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # raised again where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="raylib-read", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if results:
+        return results[0]
+    if errors:
+        raise errors[0]
+    raise ReadTimeoutError(told)
 
 
 def patiently(call: Callable[[], T], tries: int, first_pause_s: float = 0.5) -> T:
@@ -65,7 +132,9 @@ def patiently(call: Callable[[], T], tries: int, first_pause_s: float = 0.5) -> 
             return call()
         except _PERMANENT:
             raise
-        except Exception:
+        except Exception as error:
+            if _is_any(error, _PERMANENT_NAMES):
+                raise
             time.sleep(min(_LONGEST_PAUSE_S, first_pause_s * 2**n) * random.uniform(0.5, 1.0))
     return call()
 
@@ -92,12 +161,16 @@ class Location:
     Attributes:
         uri: as the user wrote it.
         storage_options: keyword arguments of the fsspec filesystem.
-        tries: how often a read or write is tried where the error may pass.
+        tries: how often a read or write is tried where the error may pass; the only retries there are.
+        read_timeout_s: seconds that reading a file or a page of a listing may take, all tries together.
+        stall_timeout_s: seconds without a byte after which a try is given up; of them 10 at most to connect.
     """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    tries: int = 7
+    tries: int = 8
+    read_timeout_s: float = 120.0
+    stall_timeout_s: float = 20.0
 
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
@@ -123,6 +196,7 @@ class Location:
         target = self.uri if is_uri else os.path.abspath(Path(self.uri).expanduser())  # noqa: PTH100 - keeps links as the user wrote them
         options = dict(self.storage_options) if is_uri and not self.uri.startswith("file:") else {}
         filesystem, path = fsspec.core.url_to_fs(target, **options)
+        _limit(filesystem, self.stall_timeout_s, self.read_timeout_s)
         return filesystem, path
 
     def join(self, relative: str) -> str:
@@ -146,28 +220,74 @@ class Location:
             kind = type(error) if type(error) in _PERMANENT else OSError
         raise kind(shown)  # outside the handler, or the error would drag the other along
 
+    def patiently_in_time(self, call: Callable[[], T]) -> T:
+        """Returns what `call`, which reads or lists, returns, as `patiently` does; for `read_timeout_s` at most.
+
+        Raises:
+            ReadTimeoutError: that time is over, or all tries stalled.
+        """
+        try:
+            told = f"no result after {self.read_timeout_s:g} seconds (read_timeout_s)"
+            return within(lambda: self.patiently(call), self.read_timeout_s, told)
+        except ReadTimeoutError:
+            raise
+        except TimeoutError:  # asyncio's, aiohttp's, fsspec's and the system's
+            pass
+        except Exception as error:
+            if not _is_any(error, frozenset({"ReadTimeoutError", "ConnectTimeoutError"})):  # botocore's
+                raise
+        raise ReadTimeoutError(f"no answer within {self.stall_timeout_s:g} seconds, {self.tries} times")
+
+    def at_start(self, call: Callable[[], T]) -> T:
+        """Returns what `call` returns, as `patiently_in_time` does; an address at which nobody is fails soon.
+
+        Raises:
+            ReadTimeoutError: no answer came in time.
+        """
+        refusals = 0
+
+        def once() -> T:
+            nonlocal refusals
+            try:
+                return call()
+            except Exception as error:
+                refusals += isinstance(error, ConnectionRefusedError) or _is_any(error, _UNREACHED_NAMES)
+                if refusals < _TRIES_TO_REACH:
+                    raise
+                told = without_secrets(" ".join(str(error).split()), self.storage_options)
+            raise NotImplementedError(told)  # which is not tried again
+
+        return self.patiently_in_time(once)
+
     def read_bytes(self, path: str, most_bytes: int = 1 << 30) -> bytes:
         """Returns the content of a file by its path in the filesystem.
 
         Raises:
-            ImageError: it is larger than `most_bytes`, or no regular file.
+            ImageError: it is larger than `most_bytes`, no regular file, or (`ReadTimeoutError`) did not come in time.
         """
-        if self.is_local:
+        end = time.monotonic() + self.read_timeout_s
+
+        def local() -> bytes:
             info = Path(path).stat()
             if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
                 raise ImageError("error", "not a regular file")
             _require_size(info.st_size, most_bytes)
             # Not every name is valid UTF-8, and fsspec would only wrap the same call.
-            return self.patiently(Path(path).read_bytes)
+            return Path(path).read_bytes()
 
-        def once() -> bytes:
-            size = self.filesystem.size(path)
-            if size is None:  # some web servers do not say
-                return self.filesystem.cat_file(path)
+        def remote() -> bytes:
+            filesystem = self.filesystem
+            # fsspec takes the limit, ends the request with it, and does not hand it on.
+            limit = {"timeout": max(end - time.monotonic(), 0.1)} if isinstance(filesystem, AsyncFileSystem) else {}
+            if "http" in filesystem.protocol:
+                return sync(filesystem.loop, _fetch, filesystem, path, most_bytes, **limit)
+            size = filesystem.size(path, **limit)
+            if size is None:
+                return filesystem.cat_file(path, **limit)
             _require_size(size, most_bytes)
-            return self.filesystem.cat_file(path, start=0, end=size) if size else b""
+            return filesystem.cat_file(path, start=0, end=size, **limit) if size else b""
 
-        return self.patiently(once)
+        return self.patiently_in_time(local if self.is_local else remote)
 
     def write_bytes(self, relative: str, content: bytes) -> None:
         """Writes a file below this folder whole or not at all; an existing one is replaced.
@@ -259,9 +379,9 @@ def open_input(location: Location) -> None:
         ConfigError: it does not, or cannot be reached.
     """
     try:
-        exists = location.patiently(lambda: location.filesystem.exists(location.path))
+        exists = location.at_start(lambda: _exists(location.filesystem, location.path))
     except Exception as error:
-        raise ConfigError(f"input {location.uri!r} cannot be reached: {error}") from error
+        raise ConfigError(f"input {location.uri!r} cannot be reached: {_reason(error)}") from error
     if not exists:
         raise ConfigError(f"input {location.uri!r} does not exist; expected a folder, an image file or a URI")
 
@@ -272,7 +392,7 @@ def image_files(location: Location) -> Iterator[str]:
     Hidden files and folders are passed over, and symbolic links to folders are not followed.
     """
     filesystem = location.filesystem
-    if location.patiently(lambda: filesystem.isfile(location.path)):
+    if location.patiently_in_time(lambda: filesystem.isfile(location.path)):
         yield location.path
     elif location.is_local:
         for folder, folders, names in os.walk(location.path):
@@ -298,7 +418,7 @@ def _s3_image_files(location: Location) -> Iterator[str]:
         return filesystem.call_s3("list_objects_v2", filesystem.req_kw, Bucket=bucket, Prefix=prefix, **token)
 
     while True:
-        page = location.patiently(next_page)
+        page = location.patiently_in_time(next_page)
         for entry in page.get("Contents", ()):
             *folders, name = entry["Key"].removeprefix(prefix).split("/")
             if name and _is_image_name(name) and not any(folder.startswith(".") for folder in folders):
@@ -306,6 +426,68 @@ def _s3_image_files(location: Location) -> Iterator[str]:
         if not page.get("IsTruncated"):
             return
         token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _limit(filesystem: fsspec.AbstractFileSystem, stall_s: float, total_s: float) -> None:
+    """Has a filesystem that goes over the network wait and try no longer than we say; ours are the only retries.
+
+    What the user's storage options say stays.
+    """
+    while filesystem is not None:
+        if "http" in filesystem.protocol:
+            import aiohttp
+
+            limits = aiohttp.ClientTimeout(total=total_s, sock_connect=min(_CONNECT_S, stall_s), sock_read=stall_s)
+            filesystem.client_kwargs = {"timeout": limits} | dict(filesystem.client_kwargs or {})
+        elif "s3" in filesystem.protocol:
+            config = {
+                "connect_timeout": min(_CONNECT_S, stall_s),
+                "read_timeout": stall_s,
+                "retries": {"total_max_attempts": 1},
+            }
+            filesystem.config_kwargs = config | dict(filesystem.config_kwargs or {})
+            filesystem.retries = 1
+        filesystem = getattr(filesystem, "fs", None)  # of an archive
+
+
+async def _fetch(filesystem: Any, url: str, most_bytes: int) -> bytes:
+    """Returns what a web server has under a URL.
+
+    fsspec's own calls ask for the size first and take each failure of that for a missing file.
+    """
+    session = await filesystem.set_session()
+    async with session.get(filesystem.encode_url(url), **filesystem.kwargs) as answer:
+        told = f"the server answers {answer.status} {answer.reason}"
+        if answer.status in (404, 410):
+            raise FileNotFoundError(told)
+        if answer.status in (401, 403, 407):
+            raise PermissionError(told)
+        if answer.status >= 500 or answer.status in (408, 425, 429):
+            raise OSError(told)
+        if answer.status >= 400:
+            raise ValueError(told)
+        _require_size(answer.content_length or 0, most_bytes)
+        chunks, size = [], 0
+        async for chunk in answer.content.iter_chunked(1 << 20):
+            chunks.append(chunk)
+            size += len(chunk)
+            _require_size(size, most_bytes)
+        return b"".join(chunks)
+
+
+def _exists(filesystem: Any, path: str) -> bool:
+    """Tells whether something is there; raises where that is not known, which fsspec takes for a no."""
+    if "http" not in filesystem.protocol:
+        return bool(filesystem.exists(path))
+
+    async def ask() -> bool:
+        session = await filesystem.set_session()
+        async with session.get(filesystem.encode_url(path), **filesystem.kwargs) as answer:
+            if answer.status >= 500 or answer.status in (408, 425, 429):
+                raise OSError(f"the server answers {answer.status} {answer.reason}")
+            return bool(answer.status < 400)
+
+    return bool(sync(filesystem.loop, ask))
 
 
 def _require_size(size: int, most_bytes: int) -> None:
@@ -328,7 +510,7 @@ def check_writable(location: Location) -> None:
     try:
         if location.is_local and Path(location.path).exists() and not Path(location.path).is_dir():
             raise NotADirectoryError("it is a file, expected a folder")
-        location._write(probe, b"")
+        location.at_start(lambda: replace(location, tries=1)._write(probe, b""))
         location.remove(location.join(probe))
         location.remove_temporary()
     except Exception as error:
@@ -336,4 +518,5 @@ def check_writable(location: Location) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(str(told).split()) or type(error).__name__
