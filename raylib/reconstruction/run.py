@@ -18,7 +18,7 @@ from rich.console import Console
 from raylib.config import FAILED, STATUSES, ReconstructConfig
 from raylib.errors import ConfigError, StorageError
 from raylib.provenance import environment
-from raylib.ray_cluster import join_ray
+from raylib.ray_cluster import check_ray, join_ray
 from raylib.reconstruction.listing import Inputs
 from raylib.reconstruction.progress import Announced, RunProgress
 from raylib.reconstruction.rows import SCHEMA_VERSION
@@ -72,6 +72,7 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
     inputs = Inputs.of(config)
     limits = (config.storage_tries, config.read_timeout_s, config.stall_timeout_s)
     output = Location(config.output, config.storage_options, *limits)
+    check_ray()
     with Announced(console, "looking for the input", config.progress_every_s):
         inputs.check()
     from raylib.reconstruction.methods import load_method  # imports torch: only after the cheap checks

@@ -75,7 +75,7 @@ class ReadTimeoutError(ImageError):
     def __init__(self, message: str):
         super().__init__("timeout", message)
 
-    def __reduce__(self) -> tuple[type, tuple[str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:  # type: ignore[override]
         return type(self), (self.message,)
 
 
@@ -86,8 +86,8 @@ def _is_any(error: BaseException, names: frozenset[str]) -> bool:
 def within(call: Callable[[], T], seconds: float, told: str) -> T:
     """Returns what `call` returns, or gives it up after so many seconds.
 
-    The call runs in a thread of its own, which is left to itself when its time is over: one that waits for a dead disk
-    cannot be ended, and must not keep the process from ending.
+    The call runs in a thread of its own, which is left to itself when its time is over: one that waits for a dead
+    disk cannot be ended, and must not keep the process from ending.
 
     Args:
         call: what to do; should end some time after its limit by itself.
