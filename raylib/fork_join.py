@@ -27,6 +27,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+
 def _cache_of_last_resort() -> None:
     """Gives Numba a folder to keep compiled kernels in where it would find none, and refuse to compile at all.
 

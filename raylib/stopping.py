@@ -5,6 +5,7 @@ Imports only the standard library, so that a job can be stopped in one sentence 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -26,6 +27,7 @@ _LONGEST_S = 8.0
 """Seconds that ending other processes may take."""
 
 _watched: set[signal.Signals] = set()
+_ending = threading.Event()
 
 
 def watch_for_signals(sentence: str) -> None:
@@ -47,11 +49,18 @@ def watch_for_signals(sentence: str) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _watched)
     # A blocked signal stays blocked in what is started. Forked children take this; `unblocked` is for the others.
     os.register_at_fork(after_in_child=_unblock)
+    atexit.register(_let_end)
     threading.Thread(target=_wait, args=(sentence,), name="raylib-signals", daemon=True).start()
 
 
 def _unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _watched)
+
+
+def _let_end() -> None:
+    """Keeps the main thread, which may find its processes gone, from ending this one with a status of its own."""
+    if _ending.is_set():
+        time.sleep(2 * _LONGEST_S)
 
 
 def _wait(sentence: str) -> None:
@@ -69,6 +78,7 @@ def end_all(sentence: str, status: int) -> None:
         sentence: goes to standard error after the program's name.
         status: exit status.
     """
+    _ending.set()
     # What the job has printed comes first; a full pipe, or a thread in the middle of a print, must not hold this up.
     _briefly(lambda: sys.stdout.flush())
     _briefly(lambda: _say(sentence))
@@ -77,7 +87,7 @@ def end_all(sentence: str, status: int) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-    end_processes()
+    _end_processes()
     os._exit(status)
 
 
@@ -97,7 +107,7 @@ def _say(sentence: str) -> None:
     os.write(2, f"{shown}{sys.argv[0]}: {sentence}\n".encode(errors="backslashreplace"))
 
 
-def end_processes() -> None:
+def _end_processes() -> None:
     """Ends every process that this one started, and those that they started, wherever they hang by now."""
     # Whose parent dies comes to us from now on, so that nobody is lost between looking and ending.
     with contextlib.suppress(OSError, AttributeError):
@@ -107,10 +117,10 @@ def end_processes() -> None:
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(OSError):
+        time.sleep(0.02)
+        with contextlib.suppress(OSError):  # there is none left
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        time.sleep(0.02)
 
 
 def _below() -> list[int]:

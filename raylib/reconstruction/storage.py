@@ -280,7 +280,8 @@ class Location:
             # fsspec takes the limit, ends the request with it, and does not hand it on.
             limit = {"timeout": max(end - time.monotonic(), 0.1)} if isinstance(filesystem, AsyncFileSystem) else {}
             if "http" in filesystem.protocol:
-                return sync(filesystem.loop, _fetch, filesystem, path, most_bytes, **limit)
+                waits = _web_limits(self.stall_timeout_s, self.read_timeout_s)
+                return sync(filesystem.loop, _fetch, filesystem, path, most_bytes, waits, **limit)
             size = filesystem.size(path, **limit)
             if size is None:
                 return filesystem.cat_file(path, **limit)
@@ -435,10 +436,9 @@ def _limit(filesystem: fsspec.AbstractFileSystem, stall_s: float, total_s: float
     """
     while filesystem is not None:
         if "http" in filesystem.protocol:
-            import aiohttp
-
-            limits = aiohttp.ClientTimeout(total=total_s, sock_connect=min(_CONNECT_S, stall_s), sock_read=stall_s)
-            filesystem.client_kwargs = {"timeout": limits} | dict(filesystem.client_kwargs or {})
+            filesystem.client_kwargs = {"timeout": _web_limits(stall_s, total_s)} | dict(
+                filesystem.client_kwargs or {}
+            )
         elif "s3" in filesystem.protocol:
             config = {
                 "connect_timeout": min(_CONNECT_S, stall_s),
@@ -450,13 +450,20 @@ def _limit(filesystem: fsspec.AbstractFileSystem, stall_s: float, total_s: float
         filesystem = getattr(filesystem, "fs", None)  # of an archive
 
 
-async def _fetch(filesystem: Any, url: str, most_bytes: int) -> bytes:
+def _web_limits(stall_s: float, total_s: float) -> Any:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=min(_CONNECT_S, stall_s), sock_read=stall_s)
+
+
+async def _fetch(filesystem: Any, url: str, most_bytes: int, waits: Any) -> bytes:
     """Returns what a web server has under a URL.
 
     fsspec's own calls ask for the size first and take each failure of that for a missing file.
     """
     session = await filesystem.set_session()
-    async with session.get(filesystem.encode_url(url), **filesystem.kwargs) as answer:
+    wishes = {"timeout": waits} | filesystem.kwargs
+    async with session.get(filesystem.encode_url(url), **wishes) as answer:
         told = f"the server answers {answer.status} {answer.reason}"
         if answer.status in (404, 410):
             raise FileNotFoundError(told)
