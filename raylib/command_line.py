@@ -6,9 +6,12 @@ import json
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
 from raylib.errors import ConfigError
@@ -76,6 +79,63 @@ def _gathered(config_class: type, words: Sequence[str]) -> list[str]:
     return out
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Reads YAML in which no key comes twice: one of the two values would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(None, None, f"{name!r} comes twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+def _check_file(path: Path) -> None:
+    """Checks that a configuration file holds settings.
+
+    Raises:
+        ConfigError: it cannot be read or holds something else.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # a pipe can be read once
+    try:
+        settings = yaml.load(path.read_bytes().decode("utf-8-sig"), _StrictLoader)
+    except OSError as error:
+        raise ConfigError(f"config {str(path)!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {str(path)!r} is no text in UTF-8, expected YAML") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"config {str(path)!r}{where} is no valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"config {str(path)!r} is no valid YAML") from error
+    if not isinstance(settings, dict):
+        held = "nothing" if settings is None else f"a {type(settings).__name__}"
+        raise ConfigError(f"config {str(path)!r} holds {held}, expected lines such as `name: value`")
+
+
+def _config_files(words: Sequence[str]) -> list[Path]:
+    following = pairwise(words)
+    apart = [value for word, value in following if word == "--config"]
+    return [Path(name) for name in [*apart, *(w.partition("=")[2] for w in words if w.startswith("--config="))]]
+
+
+def _require_groups(config_class: type, raw: Mapping[str, Any]) -> None:
+    """Checks that a group of settings is given as one.
+
+    Raises:
+        ConfigError: a plain value stands in its place.
+    """
+    for name, hint in get_type_hints(config_class).items():
+        value = raw.get(name)
+        if is_dataclass(hint) and isinstance(value, str | int | float | list):
+            names = ", ".join(field.name for field in fields(hint))
+            raise ConfigError(f"{name} is {value!r}, expected a mapping of its settings: {names}")
+
+
 def parsed(config_class: type[C], description: str, argv: Sequence[str] | None = None) -> tuple[C, bool]:
     """Returns the configuration, and whether it is a dry run; see `cli.parse`."""
     set_parsing_settings(add_print_completion_argument=True)
@@ -86,10 +146,16 @@ def parsed(config_class: type[C], description: str, argv: Sequence[str] | None =
     parser.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
     parser.add_class_arguments(config_class, as_group=False)
     words = _underscored(sys.argv[1:] if argv is None else argv)
+    try:
+        for file in _config_files(words):
+            _check_file(file)
+    except ConfigError as error:
+        parser.error(str(error))
     raw = parser.parse_args(_gathered(config_class, words))
     raw.pop("config", None)
     dry_run = raw.pop("dry_run")
     try:
+        _require_groups(config_class, raw.as_dict())
         values: dict[str, Any] = parser.instantiate_classes(raw).as_dict()
         config = config_class(**values)
     except ConfigError as error:

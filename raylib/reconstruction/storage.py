@@ -380,7 +380,8 @@ def open_input(location: Location) -> None:
         ConfigError: it does not, or cannot be reached.
     """
     try:
-        exists = location.at_start(lambda: _exists(location.filesystem, location.path))
+        filesystem = location.filesystem  # a missing package or a wrong option is not tried again
+        exists = location.at_start(lambda: _exists(filesystem, location.path))
     except Exception as error:
         raise ConfigError(f"input {location.uri!r} cannot be reached: {_reason(error)}") from error
     if not exists:
@@ -517,7 +518,9 @@ def check_writable(location: Location) -> None:
     try:
         if location.is_local and Path(location.path).exists() and not Path(location.path).is_dir():
             raise NotADirectoryError("it is a file, expected a folder")
-        location.at_start(lambda: replace(location, tries=1)._write(probe, b""))
+        once = replace(location, tries=1)
+        _ = once.filesystem  # a missing package or a wrong option is not tried again
+        location.at_start(lambda: once._write(probe, b""))
         location.remove(location.join(probe))
         location.remove_temporary()
     except Exception as error:
