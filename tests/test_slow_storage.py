@@ -1,6 +1,7 @@
 """Reading that does not come: servers that never answer, trickle, reset, refuse for a while; pipes and dead disks."""
 
 import contextlib
+import itertools
 import json
 import os
 import pickle
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from s3_gate import answer, gated_s3, options
+from s3_gate import RESET, answer, gated_s3, options
 
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError, ImageError
@@ -165,6 +166,16 @@ def test_s3_is_tried_by_us_alone_and_given_up_within_the_limit():
             assert time.monotonic() - start < 7
         gate.rule = lambda head: None
         assert place.read_bytes("slow/x.jpg") == b"content"
+
+
+def test_a_manifest_survives_a_storm_between_its_pieces():
+    with gated_s3("lists") as (gate, direct):
+        names = [f"s3://lists/{n:07d}.jpg" for n in range(150_000)]
+        direct.pipe_file("lists/all.txt", "\n".join(names).encode())
+        storm = itertools.cycle([answer("503 Slow Down"), None, RESET, None])
+        gate.rule = lambda head: next(storm)
+        inputs = Inputs((Location("s3://lists/all.txt", options(gate.url)),))
+        assert [path for _, path in inputs.items()] == names
 
 
 def test_a_call_that_never_ends_costs_its_limit_and_its_errors_come_through():

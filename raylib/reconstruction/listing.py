@@ -154,7 +154,7 @@ class Inputs:
         """
         kind = PurePosixPath(location.path).suffix.lower()
         try:
-            with location.patiently_in_time(lambda: location.filesystem.open(location.path, "rb")) as file:
+            with location.open(location.path) as file:
                 if kind == ".parquet":
                     table = pq.ParquetFile(file)
                     self._require_column(location, table.schema_arrow.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import random
 import re
@@ -290,6 +291,10 @@ class Location:
 
         return self.patiently_in_time(local if self.is_local else remote)
 
+    def open(self, path: str) -> io.BufferedReader:
+        """Returns a file to read piece by piece; each piece is tried again, and has its time, as a whole file has."""
+        return io.BufferedReader(_PatientFile(self, path), 1 << 20)
+
     def write_bytes(self, relative: str, content: bytes) -> None:
         """Writes a file below this folder whole or not at all; an existing one is replaced.
 
@@ -371,6 +376,46 @@ class Location:
             return sorted(self.patiently(once))
         except Exception as error:
             raise self._lost("listed", error) from None
+
+
+class _PatientFile(io.RawIOBase):
+    """A file of a location whose every read is tried again where the error may pass."""
+
+    def __init__(self, location: Location, path: str):
+        self._location = location
+        self._file = location.patiently_in_time(lambda: location.filesystem.open(path, "rb"))
+        self._seekable = self._file.seekable()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._seekable)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._file.tell()
+
+        def once() -> bytes:
+            if self._seekable:
+                self._file.seek(start)
+            return bytes(self._file.read(len(buffer)))
+
+        # A stream that cannot go back would lose what a broken read had taken.
+        read = self._location.patiently_in_time if self._seekable else lambda call: call()
+        data = read(once)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def open_input(location: Location) -> None:
