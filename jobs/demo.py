@@ -53,7 +53,7 @@ def plan(config: DemoConfig) -> None:
     print(f"would write rows, meshes and report.html to {config.output}/faces")
 
 
-COMMAND = Command(run, DemoConfig, __doc__ or "", plan)
+COMMAND = Command(run, DemoConfig, __doc__ or "", plan, continues=True, on_ray=True)
 
 if __name__ == "__main__":
     main(COMMAND)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-
 from raylib.cli import Command, main_with_commands
 from raylib.config import (
     EvaluateAppearanceConfig,
@@ -25,6 +23,8 @@ def segmentation(config: EvaluateSegmentationConfig) -> int:
 
 def plan_segmentation(config: EvaluateSegmentationConfig) -> None:
     """Says what `segmentation` would do."""
+    from rich.console import Console
+
     from raylib.training.plans import print_segmentation_plan
 
     print_segmentation_plan(config, Console())
@@ -41,6 +41,8 @@ def shape(config: EvaluateShapeConfig) -> int:
 
 def plan_shape(config: EvaluateShapeConfig) -> None:
     """Says what `shape` would do."""
+    from rich.console import Console
+
     from raylib.evaluation.plan import print_shape_plan
 
     print_shape_plan(config, Console())
@@ -57,6 +59,8 @@ def appearance(config: EvaluateAppearanceConfig) -> int:
 
 def plan_appearance(config: EvaluateAppearanceConfig) -> None:
     """Says what `appearance` would do."""
+    from rich.console import Console
+
     from raylib.evaluation.plan import print_appearance_plan
 
     print_appearance_plan(config, Console())
@@ -74,6 +78,8 @@ def pictures(config: EvaluatePicturesConfig) -> int:
 
 def plan_pictures(config: EvaluatePicturesConfig) -> None:
     """Says what `pictures` would do."""
+    from rich.console import Console
+
     from raylib.evaluation.plan import print_pictures_plan
 
     print_pictures_plan(config, Console())

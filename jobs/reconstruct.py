@@ -31,7 +31,7 @@ def plan(config: ReconstructConfig) -> None:
     print_plan(config, Console())
 
 
-COMMAND = Command(run, ReconstructConfig, __doc__ or "", plan)
+COMMAND = Command(run, ReconstructConfig, __doc__ or "", plan, continues=True, on_ray=True)
 
 if __name__ == "__main__":
     main(COMMAND)

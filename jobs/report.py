@@ -6,14 +6,14 @@ Examples:
     python jobs/report.py --input out --page-mb 5 --photographs false --dry-run
 """
 
-from rich.console import Console
-
 from raylib.cli import Command, main
 from raylib.config import ReportConfig
 
 
 def run(config: ReportConfig) -> int:
     """Runs the job; its imports take seconds, so that they wait for a valid command line."""
+    from rich.console import Console
+
     from raylib.progress import say
     from raylib.report.choice import write_page_of
 
@@ -24,6 +24,8 @@ def run(config: ReportConfig) -> int:
 
 def plan(config: ReportConfig) -> None:
     """Says what a run would do."""
+    from rich.console import Console
+
     from raylib.report.choice import print_plan
 
     print_plan(config, Console())

@@ -6,8 +6,6 @@ Examples:
     python jobs/synthesize.py --output out/held_out --split test --count 200 --settings.size-px 512
 """
 
-from rich.console import Console
-
 from raylib.cli import Command, main
 from raylib.config import SynthesizeConfig
 
@@ -21,12 +19,14 @@ def run(config: SynthesizeConfig) -> int:
 
 def plan(config: SynthesizeConfig) -> None:
     """Says what a run would do."""
+    from rich.console import Console
+
     from raylib.synthesis_run import print_plan
 
     print_plan(config, Console())
 
 
-COMMAND = Command(run, SynthesizeConfig, __doc__ or "", plan)
+COMMAND = Command(run, SynthesizeConfig, __doc__ or "", plan, continues=True, on_ray=True)
 
 if __name__ == "__main__":
     main(COMMAND)

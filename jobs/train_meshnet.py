@@ -13,8 +13,6 @@ Examples:
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from raylib.cli import Command, main
 from raylib.config import TrainMeshnetConfig
 
@@ -31,12 +29,14 @@ def run(config: TrainMeshnetConfig) -> int:
 
 def plan(config: TrainMeshnetConfig) -> None:
     """Says what a run would do."""
+    from rich.console import Console
+
     from raylib.training.plans import print_meshnet_plan
 
     print_meshnet_plan(config, Console())
 
 
-COMMAND = Command(run, TrainMeshnetConfig, __doc__ or "", plan)
+COMMAND = Command(run, TrainMeshnetConfig, __doc__ or "", plan, continues=True, on_ray=True)
 
 if __name__ == "__main__":
     main(COMMAND)

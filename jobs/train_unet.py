@@ -9,8 +9,6 @@ Examples:
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from raylib.cli import Command, main
 from raylib.config import TrainUnetConfig
 
@@ -27,12 +25,14 @@ def run(config: TrainUnetConfig) -> int:
 
 def plan(config: TrainUnetConfig) -> None:
     """Says what a run would do."""
+    from rich.console import Console
+
     from raylib.training.plans import print_unet_plan
 
     print_unet_plan(config, Console())
 
 
-COMMAND = Command(run, TrainUnetConfig, __doc__ or "", plan)
+COMMAND = Command(run, TrainUnetConfig, __doc__ or "", plan, continues=True, on_ray=True)
 
 if __name__ == "__main__":
     main(COMMAND)

@@ -1,100 +1,25 @@
-"""Command lines: one dataclass in, one validated instance out; a mistake is one sentence and exit status 2."""
+"""Command lines: one dataclass in, one validated instance out; a mistake is one sentence and exit status 2.
+
+What takes time to import is imported where it is used, so that a job can be stopped in a sentence from the start.
+"""
 
 from __future__ import annotations
 
-import json
+import errno
+import io
 import os
+import signal
 import sys
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
+from typing import Any, Generic, NoReturn, TextIO, TypeVar
 
-import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
-
-from raylib.config.paths import absolute_paths
 from raylib.errors import ConfigError, RaylibError
+from raylib.ray_address import check_reachable, cluster_address
+from raylib.stopping import watch_for_signals
 
 C = TypeVar("C")
-
-
-def _underscored(argv: Sequence[str]) -> list[str]:
-    """Lets `--morphable-model x` stand for `--morphable_model x`: both spellings are common, one is stored."""
-    out = []
-    for word in argv:
-        if word.startswith("--"):
-            name, eq, value = word.partition("=")
-            word = "--" + name[2:].replace("-", "_") + eq + value
-        out.append(word)
-    return out
-
-
-def _without_values(text: str) -> str:
-    """Returns an error's text without given values that may be credentials, since texts end in logs."""
-    if "storage_options" in text:
-        text = text.partition(" Got value:")[0]
-    start, _, words = text.partition("unrecognized arguments: ")
-    if words and not start:
-        names = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
-        text = f"unrecognized arguments: {' '.join(names) or 'words that follow no option'}"
-    return text
-
-
-class _OneSentenceParser(ArgumentParser):
-    """Argument parser whose errors are one sentence on stderr, without the usage block."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        text = _without_values(" ".join(str(message).split()))
-        for _ in range(4):  # a ConfigError raised in __post_init__ arrives wrapped; its own sentence is the clearest
-            if ex is None:
-                break
-            if isinstance(ex, ConfigError):
-                text = str(ex)
-                break
-            ex = ex.__cause__ or ex.__context__  # type: ignore[assignment]
-        self.exit(2, f"{self.prog}: error: {text}\n")
-
-
-class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of examples, and adds type and default to each option."""
-
-
-def _gathered(config_class: type, words: Sequence[str]) -> list[str]:
-    """Lets `--compare a b` stand for `--compare '["a", "b"]'` where an option takes a list of texts.
-
-    A single word is such a list only as JSON: `[wedding]` is a folder's name, though YAML would read a list.
-    """
-    lists = {name for name, hint in get_type_hints(config_class).items() if "list[str]" in str(hint)}
-    out: list[str] = []
-    at = 0
-    words = [part for word in words for part in _split_list_option(word, lists)]
-    while at < len(words):
-        out.append(words[at])
-        at += 1
-        if out[-1].removeprefix("--") not in lists or not out[-1].startswith("--"):
-            continue
-        end = at
-        while end < len(words) and not words[end].startswith("--"):
-            end += 1
-        if end > at and not (end == at + 1 and _is_json_list(words[at])):
-            out.append(json.dumps(list(words[at:end])))
-            at = end
-    return out
-
-
-def _split_list_option(word: str, lists: Collection[str]) -> list[str]:
-    """Returns `--input=a` as two words where the option takes a list."""
-    name, equals, value = word.partition("=")
-    return [name, value] if equals and name.startswith("--") and name[2:] in lists else [word]
-
-
-def _is_json_list(word: str) -> bool:
-    try:
-        return isinstance(json.loads(word), list)
-    except ValueError:
-        return False
 
 
 def parse(config_class: type[C], description: str, argv: Sequence[str] | None = None) -> C:
@@ -108,32 +33,17 @@ def parse(config_class: type[C], description: str, argv: Sequence[str] | None = 
         description: text above the options in `--help`.
         argv: words to parse; the process's own by default.
     """
-    return _parsed(config_class, description, argv)[0]
+    from raylib.command_line import parsed
 
-
-def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None) -> tuple[C, bool]:
-    """Returns the configuration, and whether it is a dry run."""
-    set_parsing_settings(add_print_completion_argument=True)
-    needed = [f.name for f in fields(config_class) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    usage = " ".join(["%(prog)s", *(f"--{name} {name.upper()}" for name in needed), "[OPTIONS]"])
-    parser = _OneSentenceParser(description=description, formatter_class=_Help, usage=usage)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
-    parser.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_class_arguments(config_class, as_group=False)
-    words = _underscored(sys.argv[1:] if argv is None else argv)
-    raw = parser.parse_args(_gathered(config_class, words))
-    raw.pop("config", None)
-    dry_run = raw.pop("dry_run")
-    try:
-        values: dict[str, Any] = parser.instantiate_classes(raw).as_dict()
-        config = absolute_paths(config_class(**values))
-    except ConfigError as error:
-        parser.error(str(error))
-    return config, dry_run
+    return parsed(config_class, description, argv)[0]
 
 
 def _as_yaml(config: Any) -> str:
     """Returns the settings as --config reads them, but for values of storage options, which may be credentials."""
+    import json
+
+    import yaml
+
     values = asdict(config)
     if values.get("storage_options"):
         values["storage_options"] = dict.fromkeys(values["storage_options"], "(not shown)")
@@ -161,12 +71,82 @@ class Command(Generic[C]):
         description: text above the options in `--help`; the first line says what the job does, and a section
             "Examples:" shows command lines.
         plan: says what a run would do, for --dry-run.
+        continues: the same command goes on where one was stopped.
+        on_ray: it joins or starts Ray; an address at which none is is said before anything is imported.
     """
 
     run: Callable[[C], int]
     config_class: type[C]
     description: str
     plan: Callable[[C], None]
+    continues: bool = False
+    on_ray: bool = False
+
+
+class _LastingFile(io.FileIO):
+    """A stream that a job does not depend on: when nobody reads it any more, or its disk is full, words are lost.
+
+    Args:
+        number: file descriptor.
+        ends: a reader who goes ends the process without a word, as it does other programs.
+    """
+
+    def __init__(self, number: int, ends: Callable[[], bool]):
+        super().__init__(number, "wb", closefd=False)
+        self._ends = ends
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno == errno.EPIPE and self._ends():
+                os._exit(128 + signal.SIGPIPE)
+            if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            return memoryview(data).nbytes
+
+
+_working = False
+"""Whether a job runs; before and in a dry run all there is are the words."""
+
+
+def _lasting(stream: TextIO, number: int) -> TextIO:
+    """Returns a stream that writes what its encoding lacks as escapes and that `_LastingFile` carries."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    try:
+        if stream.fileno() != number:
+            return stream
+        stream.flush()
+        raw = _LastingFile(number, lambda: not _working)
+    except (OSError, ValueError):  # closed, as by `>&-`
+        return stream
+    lines = stream.line_buffering or number == 2
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=lines)
+
+
+def _prepare() -> None:
+    """Makes standard output and error robust; both exist then."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:  # the caller has closed it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors="replace"))  # noqa: SIM115, PTH123
+        else:
+            setattr(sys, name, _lasting(stream, number))
+
+
+def _sentence(error: Exception) -> str | None:
+    """Returns what the machine refuses in one sentence, None where an error says that the program is wrong."""
+    if isinstance(error, RaylibError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; smaller settings or fewer processes need less"
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("raylib"):
+        return f"the package that brings the module {error.name!r} is not installed; `make install` installs all"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f": {error.filename!r}" if error.filename else ""
+        return f"{error.strerror or type(error).__name__}{where}; when that is mended, run the same command again"
+    return None
 
 
 def main(command: Command[C], argv: Sequence[str] | None = None) -> NoReturn:
@@ -174,9 +154,17 @@ def main(command: Command[C], argv: Sequence[str] | None = None) -> NoReturn:
 
     With --dry-run the settings are printed, then what the plan has to say, and the job is not run.
 
-    The package's own errors are one sentence on stderr; the status is 2 after a `ConfigError`, 1 after another.
+    The package's own errors, and the machine's, are one sentence on stderr; the status is 2 after a `ConfigError`, 1
+    after another. SIGINT, SIGTERM and SIGHUP end the job at any moment in one sentence, with status 130, 143 and 129.
     """
-    config, dry = _parsed(command.config_class, command.description, argv)
+    global _working
+    goes_on = "and the same command goes on from there" if command.continues else "and the same command begins anew"
+    if argv is None:  # else this is not the whole process
+        watch_for_signals(f"what is finished is kept, {goes_on}")
+    _prepare()
+    from raylib.command_line import parsed
+
+    config, dry = parsed(command.config_class, command.description, argv)
     try:
         if dry:
             print(_as_yaml(config), end="")
@@ -185,9 +173,15 @@ def main(command: Command[C], argv: Sequence[str] | None = None) -> NoReturn:
             status = 0
         else:
             _calm_ray()
+            if command.on_ray:
+                check_reachable(cluster_address())
+            _working = True
             status = command.run(config)
-    except RaylibError as error:
-        print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+    except Exception as error:
+        told = _sentence(error)
+        if told is None:
+            raise
+        print(f"{sys.argv[0]}: error: {told}", file=sys.stderr)
         status = 2 if isinstance(error, ConfigError) else 1
     sys.exit(status)
 
@@ -199,6 +193,8 @@ def main_with_commands(commands: Mapping[str, Command[Any]], examples: Sequence[
         commands: what each word does.
         examples: command lines for the help of the whole.
     """
+    watch_for_signals("what is finished is kept, and the same command begins anew")
+    _prepare()
     words = sys.argv[1:]
     name = Path(sys.argv[0]).name
     if words and words[0] in commands:

@@ -12,19 +12,64 @@ the state from ready first, helper or caller, does the part.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
+import stat
+import tempfile
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import config as numba_config
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+
+def _cache_of_last_resort() -> None:
+    """Gives Numba a folder to keep compiled kernels in where it would find none, and refuse to compile at all.
+
+    That is a package folder and a home that are read-only, or a NUMBA_CACHE_DIR that is. What lies in the folder is
+    executed, so that it must be ours alone.
+    """
+    named = numba_config.CACHE_DIR
+    if named:
+        if _is_writable(Path(named)):
+            return
+    elif _is_writable(Path(__file__).parent / "__pycache__") or _is_writable(_user_cache()):
+        return
+    folder = Path(tempfile.gettempdir()) / f"physface-kernels-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        info = folder.lstat()
+        ours = stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not info.st_mode & 0o022
+    except OSError:
+        ours = False
+    if ours and _is_writable(folder):
+        numba_config.CACHE_DIR = str(folder)
+    else:
+        KERNEL["cache"] = False  # compiled anew in every process
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "numba"
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except (OSError, RuntimeError):  # no home at all
+        return False
+
+
 KERNEL = {"cache": True, "nogil": True, "error_model": "numpy"}
 """Options of every Numba kernel: cached on disk, free of the GIL, IEEE division, nothing reassociated or fused."""
+
+_cache_of_last_resort()
 
 MAILBOX_SIZE = 8
 

@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,117 @@ def test_tab_completion(shell, capsys):
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert "--faces.detector" in out and "hog_then_cnn" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a: [1\n", "line 2 is no valid YAML"),
+        (b"\x00\xff\xfe\x80", "is no text in UTF-8"),
+        (b"- 1\n", "holds a list"),
+        (b"only words\n", "holds a str"),
+        (b"", "holds nothing"),
+        (b"fov_deg: 20\nfov_deg: 25\n", "line 2 is no valid YAML: 'fov_deg' comes twice"),
+        (b"faces:\n  max_faces: 1\n  max_faces: 2\n", "line 3 is no valid YAML: 'max_faces' comes twice"),
+        (b"faces: 3\n", "faces is 3, expected a mapping of its settings: detector"),
+        (None, "Is a directory"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_named(content, expected, tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    for words in (["--config", str(path)], [f"--config={path}"]):
+        with pytest.raises(SystemExit) as caught:
+            parse(ReconstructConfig, "", [*BASE, *words])
+        assert caught.value.code == 2
+        message = capsys.readouterr().err
+        assert expected in message and message.count("\n") == 1 and "Traceback" not in message
+
+
+WORDS = """
+import sys
+from raylib.cli import Command, main
+from raylib.config import ReconstructConfig
+
+def run(config):
+    for n in range(20000):
+        print("a face '\\xf6 \\U0001f600 \\udce9'", n)
+    print("done", file=sys.stderr)
+    return 0
+
+main(Command(run, ReconstructConfig, "", lambda config: [run(config) for _ in range(3)]))
+"""
+
+
+def said(env: dict[str, str], tail: str, *words: str) -> tuple[int, str, str]:
+    """Runs a job that says much, through a shell that does something with its words."""
+    command = f'"{sys.executable}" -c "$JOB" --input a --output b {" ".join(words)} {tail}'
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"JOB": WORDS, "PYTHONPATH": str(Path(__file__).resolve().parents[1])} | env,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "utf-8"},
+    ],
+)
+def test_letters_that_an_output_lacks_are_written_as_escapes(env):
+    code, out, err = said(env, "| tail -n 1 | iconv -f latin1 -t utf-8; exit ${PIPESTATUS[0]}")
+    assert code == 0 and err == "done\n" and "\\udce9" in out and out.endswith("19999\n")
+
+
+def test_nobody_who_reads_and_a_full_disk_do_not_end_a_job():
+    for tail in ("| head -n 1; exit ${PIPESTATUS[0]}", "> /dev/full", ">&-"):
+        code, _, err = said({}, tail)
+        assert code == 0 and err == "done\n", (tail, err)
+    assert said({}, "2>&1 | head -n 1; exit ${PIPESTATUS[0]}", "--dry-run") == (141, "input: a\n", "")
+
+
+def test_what_the_machine_refuses_is_one_sentence(capsys):
+    def failing(error):
+        def run(config):
+            raise error
+
+        return run
+
+    for error, told in (
+        (OSError(28, "No space left on device", "/tmp/x"), "No space left on device: '/tmp/x'"),
+        (MemoryError(), "not enough memory"),
+        (ModuleNotFoundError("no", name="pytorch3d"), "'pytorch3d' is not installed"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(Command(failing(error), ReconstructConfig, "", lambda config: None), BASE)
+        message = capsys.readouterr().err
+        assert caught.value.code == 1 and told in message and message.count("\n") == 1
+    with pytest.raises(KeyError):  # a fault of ours is not hidden
+        main(Command(failing(KeyError("x")), ReconstructConfig, "", lambda config: None), BASE)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "no Ray cluster can be reached at 127.0.0.1:1"),
+        ("http://10.0.0.1:8265", "submit this one with `ray job submit --address http://10.0.0.1:8265"),
+        ("ray://10.0.0.1:10001", "--address http://10.0.0.1:8265"),
+        ("nonsense", "expected HOST:PORT"),
+        ("host:99999", "expected HOST:PORT"),
+        ("no such host.invalid:6379", "no Ray cluster can be reached"),
+    ],
+)
+def test_an_address_at_which_no_ray_is_ends_a_job_before_its_imports(address, told, monkeypatch, capsys):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    command = Command(lambda config: pytest.fail("it ran"), ReconstructConfig, "", lambda config: None, on_ray=True)
+    with pytest.raises(SystemExit) as caught:
+        main(command, BASE)
+    message = capsys.readouterr().err
+    assert caught.value.code == 2 and told in message and message.count("\n") == 1

@@ -1,9 +1,14 @@
 """The local Ray of a job."""
 
+import os
+import socket
 import subprocess
 import sys
 
 import pytest
+
+from raylib import fork_join, ray_cluster
+from raylib.errors import ConfigError
 
 STARTS = """
 import ray
@@ -44,3 +49,37 @@ def test_twice_late_and_other_failures_are_told():
         done = starts(failures, message)
         assert done.returncode == 1 and done.stdout.split() == [tries, "False"]
         assert message in done.stderr
+
+
+def test_what_answers_but_is_no_ray_is_told_within_seconds(monkeypatch):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(5)
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(ConfigError, match="is no Ray cluster's head"):
+            ray_cluster.check_ray()
+
+
+def test_a_folder_for_sockets_is_short_and_ours_to_write(monkeypatch, tmp_path):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 75)))
+    folder = ray_cluster._temporary_folder()
+    assert len(os.fsencode(folder)) < 40 and folder.is_dir()
+    monkeypatch.setenv("RAY_TMPDIR", "/proc/none")
+    assert ray_cluster._temporary_folder().is_dir()
+    monkeypatch.setattr(ray_cluster, "_is_ours_to_write", lambda folder: False)
+    with pytest.raises(ConfigError, match="RAY_TMPDIR to one that can be written"):
+        ray_cluster._temporary_folder()
+
+
+def test_kernels_are_kept_somewhere_or_compiled_anew(monkeypatch, tmp_path):
+    kept = dict(fork_join.KERNEL)
+    monkeypatch.setattr(fork_join.numba_config, "CACHE_DIR", "/proc/none")
+    monkeypatch.setattr(fork_join.tempfile, "gettempdir", lambda: str(tmp_path))
+    fork_join._cache_of_last_resort()
+    folder = tmp_path / f"physface-kernels-{os.getuid()}"
+    assert str(folder) == fork_join.numba_config.CACHE_DIR and folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)  # others may have put something there that would be executed
+    monkeypatch.setattr(fork_join, "KERNEL", kept)
+    monkeypatch.setattr(fork_join.numba_config, "CACHE_DIR", "/proc/none")
+    fork_join._cache_of_last_resort()
+    assert fork_join.numba_config.CACHE_DIR == "/proc/none" and kept["cache"] is False

@@ -14,9 +14,9 @@ from s3_gate import KEY, SECRET, answer, gated_s3, options
 from raylib.cli import parse
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError, StorageError
-from raylib.reconstruction.folders import image_files, open_input
+from raylib.reconstruction.folders import image_files
 from raylib.reconstruction.run import reconstruct
-from raylib.reconstruction.storage import Location, check_writable
+from raylib.reconstruction.storage import Location, check_writable, open_input
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import fsspec
 import pytest
 
 from raylib.errors import ConfigError
-from raylib.reconstruction.folders import image_files, open_input
-from raylib.reconstruction.storage import Location, check_writable, patiently
+from raylib.reconstruction.folders import image_files
+from raylib.reconstruction.storage import Location, check_writable, open_input, patiently
 
 
 def fill(root: Path) -> None:

@@ -22,8 +22,8 @@ from raylib.benchmark.record import check_new, outputs, write_record
 from raylib.config import BenchmarkReconstructConfig, FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
 from raylib.progress import watched
-from raylib.reconstruction.folders import image_files, open_input
-from raylib.reconstruction.storage import Location
+from raylib.reconstruction.folders import image_files
+from raylib.reconstruction.storage import Location, open_input
 
 _WARM = 16  # images of the shorter of two runs, whose difference is free of start-up
 Figures = dict[str, Any]

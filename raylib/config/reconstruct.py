@@ -134,7 +134,11 @@ class ReconstructConfig:
         image_memory_gb: GiB that decoding an image and finding its faces may take (status out_of_memory, or
             native_crash where a library ends its process over it); 0 for no limit.
         storage_tries: how often a read, write or listing is tried where the error may pass, with pauses of 0.5 s
-            that double up to 30 s; 7 wait for half a minute in all.
+            that double up to 30 s; 8 wait for half a minute to a minute in all. Nothing below tries again.
+        read_timeout_s: seconds after which reading a file or a page of a listing is given up, all tries together
+            (status timeout, stage read).
+        stall_timeout_s: seconds without an answer or a further byte after which a try to read is given up; of them
+            10 at most to connect.
         images_per_shard: images that one task takes and one Parquet file holds.
         detect_actors: processes that decode and detect; 0 for one a CPU.
         reconstruct_actors: processes that label, fit, colour and write; 0 for one a CPU.
@@ -179,7 +183,9 @@ class ReconstructConfig:
     cluster_cpus: int = 0
     progress_every_s: float = 30.0
     storage_options: dict[str, object] = field(default_factory=dict, repr=False)
-    storage_tries: int = 7
+    storage_tries: int = 8
+    read_timeout_s: float = 120.0
+    stall_timeout_s: float = 20.0
 
     def __post_init__(self) -> None:
         for name in ("include", "exclude", "retry"):
@@ -202,6 +208,8 @@ class ReconstructConfig:
         require(self.image_timeout_s > 0, "image_timeout_s", self.image_timeout_s, "more than 0 seconds")
         require(self.image_memory_gb >= 0, "image_memory_gb", self.image_memory_gb, "0 or more GiB")
         require(self.storage_tries >= 1, "storage_tries", self.storage_tries, "at least 1")
+        require(self.read_timeout_s > 0, "read_timeout_s", self.read_timeout_s, "more than 0 seconds")
+        require(self.stall_timeout_s > 0, "stall_timeout_s", self.stall_timeout_s, "more than 0 seconds")
         require(self.progress_every_s > 0, "progress_every_s", self.progress_every_s, "more than 0 seconds")
         require(self.images_per_shard >= 1, "images_per_shard", self.images_per_shard, "at least 1")
         require(self.detect_actors >= 0, "detect_actors", self.detect_actors, "0 or more")

@@ -115,7 +115,7 @@ class SynthesizeConfig:
     contact_sheet: int = 40
     progress_every_s: float = 30.0
     storage_options: dict[str, object] = field(default_factory=dict)
-    storage_tries: int = 7
+    storage_tries: int = 8
 
     def __post_init__(self) -> None:
         require(bool(self.output), "output", self.output, "a folder or URI")

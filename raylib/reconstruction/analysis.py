@@ -24,6 +24,7 @@ from raylib.faces import Face, FaceCrop, FaceDetector, crop_face
 from raylib.images import decode
 from raylib.reconstruction.isolation import ChildCrashError, IsolatedWorker, failure
 from raylib.reconstruction.listing import Inputs, Item
+from raylib.reconstruction.waiting import ReadWatch
 
 CROP_PX = 256
 _READ_AHEAD = 4
@@ -174,10 +175,12 @@ class DetectStage:
     Args:
         inputs: where the images lie.
         settings: limits and detector.
+        run: the run's mark, under which the driver finds what is waited for (`waiting`); empty to tell nobody.
     """
 
-    def __init__(self, inputs: Inputs, settings: AnalysisSettings):
+    def __init__(self, inputs: Inputs, settings: AnalysisSettings, run: str = ""):
         self._inputs = inputs
+        self._watch = ReadWatch(run, inputs.hide_names)
         self._timeout_s = settings.image_timeout_s
         self._child: IsolatedWorker[ImageFile, bytes] = IsolatedWorker(
             partial(_analyser, settings), int(settings.image_memory_gb * 2**30)
@@ -206,8 +209,10 @@ class DetectStage:
     def _read(self, item: Item) -> ImageFile:
         start = time.perf_counter()
         location, path = self._inputs.resolve(item)
-        data = location.read_bytes(path)
-        return ImageFile(self._inputs.shown(item), data, time.perf_counter() - start)
+        shown = self._inputs.shown(item)
+        with self._watch.reading(shown):
+            data = location.read_bytes(path)
+        return ImageFile(shown, data, time.perf_counter() - start)
 
     def _unread(self, uri: str, error: Exception) -> AnalysedImage:
         if isinstance(error, ImageError):

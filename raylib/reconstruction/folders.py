@@ -57,7 +57,7 @@ class Walk:
             StorageError: a bucket cannot be listed any further after all tries.
         """
         location, filesystem = self.location, self.location.filesystem
-        if location.patiently(lambda: filesystem.isfile(location.path)):
+        if location.patiently_in_time(lambda: filesystem.isfile(location.path)):
             yield location.path, True
         elif location.is_local:
             yield from self._local()
@@ -104,7 +104,7 @@ class Walk:
                 self.passed[OWN_OUTPUT] += 1
                 continue
             try:
-                listed = self.location.patiently(lambda: filesystem.ls(folder, detail=True))  # noqa: B023 - called at once
+                listed = self.location.patiently_in_time(lambda: filesystem.ls(folder, detail=True))  # noqa: B023 - called at once
             except Exception as error:
                 if folder == protocol_root:
                     raise self._unlisted(error) from None
@@ -153,7 +153,7 @@ class Walk:
 
         while True:
             try:
-                page = self.location.patiently(next_page)
+                page = self.location.patiently_in_time(next_page)
             except Exception as error:
                 raise self._unlisted(error, begun=bool(token)) from None
             for entry in page.get("Contents", ()):
@@ -231,20 +231,6 @@ def image_files(location: Location, output: Location | None = None) -> Iterator[
 def is_image_name(name: str) -> bool:
     """Tells whether a file is an input by its name."""
     return _suffix(name) in EXTENSIONS and not name.startswith(".")
-
-
-def open_input(location: Location) -> None:
-    """Checks that an input exists.
-
-    Raises:
-        ConfigError: it does not, or cannot be reached.
-    """
-    try:
-        exists = location.patiently(lambda: location.filesystem.exists(location.path))
-    except Exception as error:
-        raise ConfigError(f"input {location.uri!r} cannot be reached: {error}") from error
-    if not exists:
-        raise ConfigError(f"input {location.uri!r} does not exist; expected a folder, an image file or a URI")
 
 
 def _suffix(name: str) -> str:

@@ -22,8 +22,8 @@ from raylib.config import ReconstructConfig
 from raylib.config.paths import absolute, is_relative, is_windows_path
 from raylib.errors import ConfigError
 from raylib.images import looks_like_image
-from raylib.reconstruction.folders import Walk, is_image_name, open_input
-from raylib.reconstruction.storage import EMBEDDED, Location
+from raylib.reconstruction.folders import Walk, is_image_name
+from raylib.reconstruction.storage import EMBEDDED, Location, open_input
 
 Item = tuple[int, str]
 """An image: the number of its input, and its path in that input's filesystem or its entry in the manifest."""
@@ -114,10 +114,8 @@ class Inputs:
         Raises:
             ConfigError: input and output are the same.
         """
-        locations = tuple(
-            Location(_opened_archive(uri), config.storage_options, config.storage_tries) for uri in config.inputs
-        )
-        output = Location(config.output, config.storage_options, config.storage_tries)
+        locations = tuple(location_of(_opened_archive(uri), config) for uri in config.inputs)
+        output = location_of(config.output, config)
         for location in locations:
             if _is_same(location, output):
                 raise ConfigError(
@@ -144,7 +142,7 @@ class Inputs:
 
     def _kind_of(self, location: Location) -> Kind:
         open_input(location)
-        if location.patiently(lambda: location.filesystem.isfile(location.path)):
+        if location.patiently_in_time(lambda: location.filesystem.isfile(location.path)):
             if _has_manifest_name(location):
                 next(self._entries(location, location.path), None)
                 return "manifest"
@@ -212,7 +210,7 @@ class Inputs:
         uri = absolute(entry, folder, self.home)
         if location.is_local and uri.startswith("/"):
             return location, uri
-        target = Location(uri, location.storage_options, location.tries)
+        target = replace(location, uri=uri)
         return target, target.path
 
     def shown(self, item: Item) -> str:
@@ -239,7 +237,7 @@ class Inputs:
         shown = location.shown(path)
         kind = PurePosixPath(path).suffix.lower()
         try:
-            with location.patiently(lambda: location.filesystem.open(path, "rb")) as file:
+            with location.open(path) as file:
                 if kind == ".parquet":
                     yield from self._parquet_entries(file, path, shown)
                 else:
@@ -308,6 +306,12 @@ class Inputs:
             )
 
 
+def location_of(uri: str, config: ReconstructConfig) -> Location:
+    """Returns a location with the options and limits of a configuration."""
+    limits = (config.storage_tries, config.read_timeout_s, config.stall_timeout_s)
+    return Location(uri, config.storage_options, *limits)
+
+
 def passed_over(passed: Counter[str]) -> str:
     """Returns one phrase on what a listing passed over, the most frequent reasons first."""
     return "passed over: " + ", ".join(f"{count} {reason}" for reason, count in passed.most_common())
@@ -338,7 +342,7 @@ def _is_same(location: Location, output: Location) -> bool:
 def _table_files(location: Location) -> list[str]:
     """Returns the Parquet files directly in a folder, in order."""
     try:
-        names = location.patiently(lambda: location.filesystem.ls(location.path, detail=False))
+        names = location.patiently_in_time(lambda: location.filesystem.ls(location.path, detail=False))
     except (OSError, NotImplementedError):
         return []
     return sorted(name for name in names if name.lower().endswith(".parquet"))
@@ -357,7 +361,7 @@ def _require_image(location: Location) -> None:
     if is_image_name(location.path):
         return
     try:
-        head: Any = location.patiently(lambda: location.filesystem.head(location.path, _HEAD_BYTES))
+        head: Any = location.patiently_in_time(lambda: location.filesystem.head(location.path, _HEAD_BYTES))
     except Exception as error:
         raise ConfigError(f"input {location.uri!r} cannot be read: {error}") from error
     if not looks_like_image(head):

@@ -9,8 +9,7 @@ from rich.console import Console
 from raylib.config import ReconstructConfig
 from raylib.errors import ConfigError
 from raylib.progress import say
-from raylib.reconstruction.listing import Inputs, passed_over
-from raylib.reconstruction.storage import Location
+from raylib.reconstruction.listing import Inputs, location_of, passed_over
 from raylib.reconstruction.table import parts
 
 _SHOWN = 20
@@ -23,7 +22,7 @@ def print_plan(config: ReconstructConfig, console: Console) -> None:
         ConfigError: the input cannot be read or holds no image, or the output holds what is no run.
     """
     inputs = Inputs.of(config).checked()
-    output = Location(config.output, config.storage_options, config.storage_tries)
+    output = location_of(config.output, config)
     done: set[str] = set()
     try:
         for _, table in parts(output, ["image_uri", "status"]):

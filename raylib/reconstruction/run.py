@@ -8,6 +8,7 @@ import json
 import pickle
 import threading
 import time
+import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,14 @@ from raylib.config.paths import absolute_paths
 from raylib.errors import ConfigError, RaylibError, StorageError
 from raylib.progress import say
 from raylib.provenance import environment
-from raylib.ray_cluster import join_ray
-from raylib.reconstruction.listing import Inputs, passed_over
-from raylib.reconstruction.progress import RunProgress
+from raylib.ray_cluster import check_ray, join_ray
+from raylib.reconstruction.listing import Inputs, location_of, passed_over
+from raylib.reconstruction.progress import Announced, RunProgress
 from raylib.reconstruction.rows import SCHEMA_VERSION
 from raylib.reconstruction.storage import Location, check_writable
 from raylib.reconstruction.summary import print_summary
 from raylib.reconstruction.table import Finished, Stock, settle, take_stock, to_do
+from raylib.reconstruction.waiting import forget, waits
 
 if TYPE_CHECKING:
     from raylib.reconstruction.methods import Method
@@ -61,7 +63,8 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
         console: where progress and summary go; standard output by default.
 
     Returns:
-        0, or 1 if more than `max_failed_fraction` of the images failed.
+        0, or 1 if the run did less than expected: an image listed has no row, all images failed, or more than
+        `max_failed_fraction` of them.
 
     Raises:
         ConfigError: before any work, if input, output, model or an earlier run in the output do not fit.
@@ -69,22 +72,26 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
     console = console or Console()
     started = time.time()
     config = absolute_paths(config)
-    inputs = Inputs.of(config).checked()
-    output = Location(config.output, config.storage_options, config.storage_tries)
+    inputs, output = Inputs.of(config), location_of(config.output, config)
+    check_ray()
+    with Announced(console, "looking for the input", config.progress_every_s):
+        inputs = inputs.checked()
     from raylib.reconstruction.methods import load_method  # imports torch: only after the cheap checks
 
     method = load_method(config)
     check_writable(output)
     digest = config_sha256(config, method.weights_sha256)
     finished = settle(output, digest, config.retried)
-    stock = take_stock(inputs, finished, _COUNTED)
+    with Announced(console, "listing the input", config.progress_every_s):
+        stock = take_stock(inputs, finished, _COUNTED)
     _say_stock(console, stock, finished)
     processed, rate, before = 0, None, -1
     while stock.to_do and len(finished.uris) > before:  # else a pass brought nothing
         done = _run_pass(config, inputs, output, method, digest, finished, stock, console)
         processed, rate = processed + done.images, done.rate or rate
         before, finished = len(finished.uris), settle(output, digest)
-        stock = take_stock(inputs, finished, _COUNTED)
+        with Announced(console, "listing the input again", config.progress_every_s):
+            stock = take_stock(inputs, finished, _COUNTED)
     record = _run_record(config, digest, method, finished, stock, started, processed, rate)
     output.write_bytes("run.json", json.dumps(record, indent=2, default=str).encode())
     output.remove_temporary()
@@ -144,7 +151,8 @@ def _run_pass(
     console: Console,
 ) -> RunProgress:
     """Runs the stages over the images that are to do and returns how far they came."""
-    progress = RunProgress(console, config.progress_every_s)
+    mark = uuid.uuid4().hex
+    progress = RunProgress(console, config.progress_every_s, lambda: waits(mark).line())
     import ray
     from ray.data import ActorPoolStrategy
 
@@ -173,7 +181,7 @@ def _run_pass(
         dataset(inputs, finished, size)
         .map_batches(
             DetectStage,
-            fn_constructor_args=(inputs, settings),
+            fn_constructor_args=(inputs, settings, mark),
             compute=ActorPoolStrategy(size=detectors),
             **common,
         )
@@ -201,6 +209,8 @@ def _run_pass(
             if told is None:
                 raise
             raise told from None
+        finally:
+            forget(mark)
     return progress
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import random
 import re
@@ -12,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.implementations.local import LocalFileSystem
 
 from raylib.config.paths import absolute, is_windows_path
@@ -39,10 +41,24 @@ _PERMANENT = (
     ValueError,
     TypeError,
     NotImplementedError,
+    ImportError,
     MemoryError,
     ImageError,
 )
 """Errors that waiting does not mend; what else a storage raises may be a full queue or a server that restarts."""
+
+_PERMANENT_NAMES = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "InvalidURL"}
+)
+"""The same, of packages that may be absent."""
+
+_UNREACHED_NAMES = frozenset({"EndpointConnectionError", "ClientConnectorError", "ConnectTimeoutError"})
+"""Errors that say that nobody could be asked; at a run's start these are a wrong address rather than a restart."""
+
+_TRIES_TO_REACH = 3
+
+_CONNECT_S = 10.0
+"""Longest time to a connection, or `stall_timeout_s`, if that is less."""
 
 _LONGEST_PAUSE_S = 30.0
 
@@ -55,6 +71,57 @@ EMBEDDED = re.compile(r"(.+)#([^#]+)\[(\d+)\]", re.DOTALL)
 
 _SECRET = re.compile("key|secret|token|pass|user|credential", re.IGNORECASE)
 """Names of settings whose values are credentials."""
+
+
+class ReadTimeoutError(ImageError):
+    """What was read did not come in time; an image's row gets status timeout.
+
+    Args:
+        message: one sentence.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("timeout", message)
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:  # type: ignore[override]
+        return type(self), (self.message,)
+
+
+def _is_any(error: BaseException, names: frozenset[str]) -> bool:
+    return any(kind.__name__ in names for kind in type(error).__mro__)
+
+
+def within(call: Callable[[], T], seconds: float, told: str) -> T:
+    """Returns what `call` returns, or gives it up after so many seconds.
+
+    The call runs in a thread of its own, which is left to itself when its time is over: one that waits for a dead
+    disk cannot be ended, and must not keep the process from ending.
+
+    Args:
+        call: what to do; should end some time after its limit by itself.
+        seconds: limit.
+        told: text of the error.
+
+    Raises:
+        ReadTimeoutError: the time is over.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # raised again where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="raylib-read", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if results:
+        return results[0]
+    if errors:
+        raise errors[0]
+    raise ReadTimeoutError(told)
 
 
 def patiently(call: Callable[[], T], tries: int, first_pause_s: float = 0.5) -> T:
@@ -73,7 +140,9 @@ def patiently(call: Callable[[], T], tries: int, first_pause_s: float = 0.5) -> 
             return call()
         except _PERMANENT:
             raise
-        except Exception:
+        except Exception as error:
+            if _is_any(error, _PERMANENT_NAMES):
+                raise
             time.sleep(min(_LONGEST_PAUSE_S, first_pause_s * 2**n) * random.uniform(0.5, 1.0))
     return call()
 
@@ -102,12 +171,16 @@ class Location:
             process means the same.
         storage_options: keyword arguments of the fsspec filesystem. Of a chained URI they go to its last link, where
             the storage is, but for those that fsspec's own way gives under a link's protocol.
-        tries: how often a read or write is tried where the error may pass.
+        tries: how often a read or write is tried where the error may pass; the only retries there are.
+        read_timeout_s: seconds that reading a file or a page of a listing may take, all tries together.
+        stall_timeout_s: seconds without a byte after which a try is given up; of them 10 at most to connect.
     """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    tries: int = 7
+    tries: int = 8
+    read_timeout_s: float = 120.0
+    stall_timeout_s: float = 20.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", absolute(self.uri))
@@ -148,6 +221,7 @@ class Location:
         elif "://" not in self.uri:
             options = {}
         filesystem, path = fsspec.core.url_to_fs(self.uri, **options)
+        _limit(filesystem, self.stall_timeout_s, self.read_timeout_s)
         return filesystem, path
 
     def join(self, relative: str) -> str:
@@ -178,6 +252,45 @@ class Location:
             kind = type(error) if type(error) in _PERMANENT else OSError
         raise kind(shown)  # outside the handler, or the error would drag the other along
 
+    def patiently_in_time(self, call: Callable[[], T]) -> T:
+        """Returns what `call`, which reads or lists, returns, as `patiently` does; for `read_timeout_s` at most.
+
+        Raises:
+            ReadTimeoutError: that time is over, or all tries stalled.
+        """
+        try:
+            told = f"no result after {self.read_timeout_s:g} seconds (read_timeout_s)"
+            return within(lambda: self.patiently(call), self.read_timeout_s, told)
+        except ReadTimeoutError:
+            raise
+        except TimeoutError:  # asyncio's, aiohttp's, fsspec's and the system's
+            pass
+        except Exception as error:
+            if not _is_any(error, frozenset({"ReadTimeoutError", "ConnectTimeoutError"})):  # botocore's
+                raise
+        raise ReadTimeoutError(f"no answer within {self.stall_timeout_s:g} seconds, {self.tries} times")
+
+    def at_start(self, call: Callable[[], T]) -> T:
+        """Returns what `call` returns, as `patiently_in_time` does; an address at which nobody is fails soon.
+
+        Raises:
+            ReadTimeoutError: no answer came in time.
+        """
+        refusals = 0
+
+        def once() -> T:
+            nonlocal refusals
+            try:
+                return call()
+            except Exception as error:
+                refusals += isinstance(error, ConnectionRefusedError) or _is_any(error, _UNREACHED_NAMES)
+                if refusals < _TRIES_TO_REACH:
+                    raise
+                told = without_secrets(" ".join(str(error).split()), self.storage_options)
+            raise NotImplementedError(told)  # which is not tried again
+
+        return self.patiently_in_time(once)
+
     def read_bytes(self, path: str, most_bytes: int = 1 << 30) -> bytes:
         """Returns the content of a file by its path in the filesystem.
 
@@ -186,12 +299,14 @@ class Location:
             most_bytes: larger files are refused before they are read.
 
         Raises:
-            ImageError: it is larger than `most_bytes`, or no regular file.
+            ImageError: it is larger than `most_bytes`, no regular file, or (`ReadTimeoutError`) did not come in time.
         """
         embedded = EMBEDDED.fullmatch(path)
         if embedded:
-            return self.patiently(lambda: self._embedded(embedded[1], embedded[2], int(embedded[3])))
-        if self.is_local:
+            return self.patiently_in_time(lambda: self._embedded(embedded[1], embedded[2], int(embedded[3])))
+        end = time.monotonic() + self.read_timeout_s
+
+        def local() -> bytes:
             if is_windows_path(path) and os.name != "nt":
                 raise ImageError("error", "a path of a Windows machine, which this one cannot read")
             info = Path(path).stat()
@@ -202,19 +317,29 @@ class Location:
                 raise ImageError("error", "not a regular file")
             _require_size(info.st_size, most_bytes)
             # Not every name is valid UTF-8, and fsspec would only wrap the same call.
-            return self.patiently(Path(path).read_bytes)
+            return Path(path).read_bytes()
 
-        def once() -> bytes:
-            size = self.filesystem.size(path)
-            if size is None:  # some web servers do not say
-                return self.filesystem.cat_file(path)
+        def remote() -> bytes:
+            filesystem = self.filesystem
+            # fsspec takes the limit, ends the request with it, and does not hand it on.
+            limit = {"timeout": max(end - time.monotonic(), 0.1)} if isinstance(filesystem, AsyncFileSystem) else {}
+            if "http" in filesystem.protocol:
+                waits = _web_limits(self.stall_timeout_s, self.read_timeout_s)
+                return sync(filesystem.loop, _fetch, filesystem, path, most_bytes, waits, **limit)
+            size = filesystem.size(path, **limit)
+            if size is None:
+                return filesystem.cat_file(path, **limit)
             _require_size(size, most_bytes)
-            return self.filesystem.cat_file(path, start=0, end=size) if size else b""
+            return filesystem.cat_file(path, start=0, end=size, **limit) if size else b""
 
         if self.filesystem.protocol in _ONE_READER:
             with _archive_lock:
-                return self.patiently(once)
-        return self.patiently(once)
+                return self.patiently_in_time(remote)
+        return self.patiently_in_time(local if self.is_local else remote)
+
+    def open(self, path: str) -> io.BufferedReader:
+        """Returns a file to read piece by piece; each piece is tried again, and has its time, as a whole file has."""
+        return io.BufferedReader(_PatientFile(self, path), 1 << 20)
 
     def _embedded(self, path: str, column: str, row: int) -> bytes:
         group, first = _row_group(self, path, row)
@@ -328,6 +453,129 @@ def _embedded_column(location: Location, path: str, column: str, group: int) -> 
     return table.column(0).combine_chunks().field("bytes")
 
 
+class _PatientFile(io.RawIOBase):
+    """A file of a location whose every read is tried again where the error may pass."""
+
+    def __init__(self, location: Location, path: str):
+        self._location = location
+        self._file = location.patiently_in_time(lambda: location.filesystem.open(path, "rb"))
+        self._seekable = self._file.seekable()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._seekable)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._file.tell()
+
+        def once() -> bytes:
+            if self._seekable:
+                self._file.seek(start)
+            return bytes(self._file.read(len(buffer)))
+
+        # A stream that cannot go back would lose what a broken read had taken.
+        read = self._location.patiently_in_time if self._seekable else lambda call: call()
+        data = read(once)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def open_input(location: Location) -> None:
+    """Checks that an input exists.
+
+    Raises:
+        ConfigError: it does not, or cannot be reached.
+    """
+    try:
+        filesystem = location.filesystem  # a missing package or a wrong option is not tried again
+        exists = location.at_start(lambda: _exists(filesystem, location.path))
+    except Exception as error:
+        raise ConfigError(f"input {location.uri!r} cannot be reached: {_reason(error)}") from error
+    if not exists:
+        raise ConfigError(f"input {location.uri!r} does not exist; expected a folder, an image file or a URI")
+
+
+def _limit(filesystem: fsspec.AbstractFileSystem, stall_s: float, total_s: float) -> None:
+    """Has a filesystem that goes over the network wait and try no longer than we say; ours are the only retries.
+
+    What the user's storage options say stays.
+    """
+    while filesystem is not None:
+        if "http" in filesystem.protocol:
+            filesystem.client_kwargs = {"timeout": _web_limits(stall_s, total_s)} | dict(
+                filesystem.client_kwargs or {}
+            )
+        elif "s3" in filesystem.protocol:
+            config = {
+                "connect_timeout": min(_CONNECT_S, stall_s),
+                "read_timeout": stall_s,
+                "retries": {"total_max_attempts": 1},
+            }
+            filesystem.config_kwargs = config | dict(filesystem.config_kwargs or {})
+            filesystem.retries = 1
+        filesystem = getattr(filesystem, "fs", None)  # of an archive
+
+
+def _web_limits(stall_s: float, total_s: float) -> Any:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=min(_CONNECT_S, stall_s), sock_read=stall_s)
+
+
+async def _fetch(filesystem: Any, url: str, most_bytes: int, waits: Any) -> bytes:
+    """Returns what a web server has under a URL.
+
+    fsspec's own calls ask for the size first and take each failure of that for a missing file.
+    """
+    session = await filesystem.set_session()
+    wishes = {"timeout": waits} | filesystem.kwargs
+    async with session.get(filesystem.encode_url(url), **wishes) as answer:
+        told = f"the server answers {answer.status} {answer.reason}"
+        if answer.status in (404, 410):
+            raise FileNotFoundError(told)
+        if answer.status in (401, 403, 407):
+            raise PermissionError(told)
+        if answer.status >= 500 or answer.status in (408, 425, 429):
+            raise OSError(told)
+        if answer.status >= 400:
+            raise ValueError(told)
+        _require_size(answer.content_length or 0, most_bytes)
+        chunks, size = [], 0
+        async for chunk in answer.content.iter_chunked(1 << 20):
+            chunks.append(chunk)
+            size += len(chunk)
+            _require_size(size, most_bytes)
+        return b"".join(chunks)
+
+
+def _exists(filesystem: Any, path: str) -> bool:
+    """Tells whether something is there; raises where that is not known, which fsspec takes for a no."""
+    if "http" not in filesystem.protocol:
+        return bool(filesystem.exists(path))
+
+    async def ask() -> bool:
+        session = await filesystem.set_session()
+        async with session.get(filesystem.encode_url(path), **filesystem.kwargs) as answer:
+            if answer.status >= 500 or answer.status in (408, 425, 429):
+                raise OSError(f"the server answers {answer.status} {answer.reason}")
+            return bool(answer.status < 400)
+
+    return bool(sync(filesystem.loop, ask))
+
+
 def _require_size(size: int, most_bytes: int) -> None:
     if size > most_bytes:
         raise ImageError("too_large", f"the file has {size} bytes, more than {most_bytes}")
@@ -343,7 +591,9 @@ def check_writable(location: Location) -> None:
     try:
         if location.is_local and Path(location.path).exists() and not Path(location.path).is_dir():
             raise NotADirectoryError("it is a file, expected a folder")
-        location._write(probe, b"")
+        once = replace(location, tries=1)
+        _ = once.filesystem  # a missing package or a wrong option is not tried again
+        location.at_start(lambda: once._write(probe, b""))
         location.remove(location.join(probe))
         location.remove_temporary()
     except Exception as error:
@@ -351,4 +601,5 @@ def check_writable(location: Location) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(str(told).split()) or type(error).__name__

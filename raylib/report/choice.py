@@ -45,8 +45,9 @@ def report_at_end(
         config = ReportConfig(input=output, storage_options=dict(storage_options or {}))
         say(console, f"report    {write_page_of(config, console)}")
     except Exception as error:
-        _log.exception("the report could not be written")
-        say(console, f"no report ({type(error).__name__}: {error}); jobs/report.py writes it again")
+        _log.debug("the report could not be written", exc_info=True)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        say(console, f"no report ({reason}); `python jobs/report.py --input {output}` writes it")
 
 
 def print_plan(config: ReportConfig, console: Console) -> None:
