@@ -28,15 +28,19 @@ _BOX_SHIFTS = 0.08 * np.array(
     [(0, 0, 0, 0), (1, 0, 1, 0), (-1, 0, -1, 0), (0, 1, 0, 1), (0, -1, 0, -1)], dtype=np.float32
 )
 """Shifts of the detection box, in widths, from which landmarks are predicted."""
-_PORTRAIT_PX = 640  # a picture no larger than this that shows a face is a portrait: no small faces are looked for
+_PORTRAIT_PX = 640  # a picture no larger than this that shows a face is a portrait
+_PORTRAIT_SHARE = 1 / 3  # and one whose shorter side a face fills by this
 _ROTATED_PX = 640  # longer side of the copies in which tilted faces are looked for
 _UPRIGHT_DEG = 12.0  # a face that tilts further is turned upright before its landmarks are predicted
 _PATCH_BOX_PX = 160  # side of the detection box in such a turned patch, and of the patch in boxes
-_PATCH_BOXES = 2.5
+_PATCH_BOXES = 1.8
 _SURE_SCORE, _SURE_MIRROR = 0.5, 0.06  # a face that scores and mirrors better is what the detector takes it for
 MIRRORED_LANDMARKS = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46]
-    + [39, 38, 37, 36, 41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1)]
+    [
+        *(*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)),
+        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+        *(*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1)),
+    ]
 )
 """For each landmark, the one that takes its place in a mirror."""
 
@@ -126,21 +130,25 @@ class FaceDetector:
         return faces[: s.max_faces]
 
     def _hog_faces(self, rgb: np.ndarray) -> list[Face]:
-        """Looks at the whole, then at finer levels where the picture is large or seems empty, then tilted."""
+        """Looks at the whole, then at finer levels where small faces may hide, then for tilted ones."""
         s, longer = self.settings, max(rgb.shape[:2])
         coarse = max(1.0, longer / s.detect_max_side)
         found = face_search.whole(rgb, lambda p: self._hog_sightings(p, s.hog_upsample), coarse)
-        portrait = longer <= _PORTRAIT_PX
-        looked_at = coarse / 2**s.hog_upsample
-        if not (portrait and found):
-            grey = _grey(rgb)
+        if not self._portrait(rgb.shape, found):
+            grey, looked_at = _grey(rgb), coarse / 2**s.hog_upsample
             for scale in face_search.finer_scales(rgb.shape, looked_at, s.search_megapixels):
                 found += face_search.in_tiles(grey, self._hog_sightings, scale, face_search.distinct(found))
         found = face_search.distinct(found)
         faces = [self._face(rgb, d, "hog") for d in found]
-        if s.any_roll and not (portrait and faces and all(_sure(face) for face in faces)):
-            faces = self._tilted(rgb, found, faces)
-        return faces
+        doubtful = not faces or not all(_sure(face) for face in faces)
+        return self._tilted(rgb, found, faces) if s.any_roll and (doubtful or coarse > 1) else faces
+
+    def _portrait(self, shape: tuple[int, ...], found: list[Detection]) -> bool:
+        """Tells whether a picture is so small, or so filled by a face, that no small faces are looked for besides."""
+        if not found or max(shape[:2]) > self.settings.detect_max_side:
+            return False
+        largest = max(float(d.box[2] - d.box[0]) for d in found)
+        return max(shape[:2]) <= _PORTRAIT_PX or largest >= _PORTRAIT_SHARE * min(shape[:2])
 
     def _tilted(self, rgb: np.ndarray, found: list[Detection], faces: list[Face]) -> list[Face]:
         """Returns the faces with those that tilt added; of a doubtful face, the look that explains it better."""
@@ -181,14 +189,14 @@ class FaceDetector:
                 continue
             box, score = _box(d.rect, scale), float(d.confidence)
             face = self._face(rgb, Detection(box, score), "cnn")
-            if s.any_roll and not _steady(face):
+            if s.any_roll and not steady(face):
                 turned = self._turned(rgb, box, score)
-                face = turned if turned is not None and _steady(turned) else face
+                face = turned if turned is not None and steady(turned) else face
             faces.append(face)
         return faces
 
     def _turned(self, rgb: np.ndarray, box: np.ndarray, score: float) -> Face | None:
-        """Returns a face whose roll nobody knows at the roll at which HOG sees it best; None where it does at none."""
+        """Returns a face of unknown roll at the one at which HOG sees it best; None where it does at none."""
         best, best_roll = -math.inf, 0.0
         for roll in face_search.ROTATIONS_DEG:
             patch = UprightPatch.of(rgb, box, roll)
@@ -198,7 +206,7 @@ class FaceDetector:
         return self._face(rgb, Detection(box, score, best_roll), "cnn") if best > -math.inf else None
 
     def face_in(self, rgb: UInt8[np.ndarray, "h w 3"], box: Float[np.ndarray, " 4"]) -> Face:
-        """Returns what the landmark predictor makes of a box, as of an upright face that HOG saw with a score of 0."""
+        """Returns what the landmark predictor makes of a box, as of an upright face that HOG scores 0."""
         return self._face(rgb, Detection(box, 0.0), "hog", fixed=True)
 
     def _face(self, rgb: np.ndarray, seen: Detection, detector: DetectorName, fixed: bool = False) -> Face:
@@ -302,13 +310,14 @@ def _roll_deg(landmarks: np.ndarray) -> float:
     return math.degrees(math.atan2(float(across[1]), float(across[0])))
 
 
-def _steady(face: Face) -> bool:
+def steady(face: Face) -> bool:
+    """Tells whether landmarks stay where they are when the box moves or the picture is mirrored."""
     return face.mirror_error <= _SURE_MIRROR and face.landmark_spread <= _SURE_MIRROR
 
 
 def _sure(face: Face) -> bool:
     """Tells whether a face is beyond doubt what an upright look takes it for."""
-    return face.score >= _SURE_SCORE and _steady(face)
+    return face.score >= _SURE_SCORE and steady(face)
 
 
 def _box(rect: dlib.rectangle, scale: float) -> np.ndarray:
@@ -358,10 +367,14 @@ def _sampled(rgb: np.ndarray, to_photo: np.ndarray, size: int, how: Image.Resamp
     margin = 2 * pixels_per_pixel + 2
     low = np.floor(corners.min(axis=0) - margin).astype(int)
     high = np.ceil(corners.max(axis=0) + margin).astype(int)
-    rows = np.clip(np.arange(low[1], high[1]), 0, rgb.shape[0] - 1)
-    columns = np.clip(np.arange(low[0], high[0]), 0, rgb.shape[1] - 1)
     factor = max(1, int(pixels_per_pixel))
-    patch = Image.fromarray(rgb[np.ix_(rows, columns)])
+    if (low >= 0).all() and (high <= rgb.shape[1::-1]).all():
+        part = rgb[low[1] : high[1], low[0] : high[0]]
+    else:
+        rows = np.clip(np.arange(low[1], high[1]), 0, rgb.shape[0] - 1)
+        columns = np.clip(np.arange(low[0], high[0]), 0, rgb.shape[1] - 1)
+        part = rgb[np.ix_(rows, columns)]
+    patch = Image.fromarray(part)
     patch = patch.reduce(factor) if factor > 1 else patch
     # Pillow's AFFINE maps pixel centres of the output to pixel centres of the input, as our spaces do.
     to_patch = to_photo.copy()

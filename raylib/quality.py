@@ -1,7 +1,7 @@
 """How probable it is that a reconstruction shows the one upright-fitted face that the photograph holds.
 
-A logistic regression on what detection, landmarks, fit and rendering say of a face; `tests/benchmarks/bench_quality.py`
-measures its coefficients on faces and on what is none, and writes `weights/quality.json`.
+A logistic regression on what detection, landmarks, fit and rendering say of a face. Its coefficients are measured on
+faces and on what is none by `tests/benchmarks/bench_quality.py`, which writes `weights/quality.json`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 _GREY_PX = 128  # side of the crop in which the picture's own evidence is looked for
-_SHEARS = np.arange(-0.2, 0.21, 0.02)  # slopes of the seams that are looked for
+_SHEARS = np.arange(-0.2, 0.21, 0.04)  # slopes of the seams that are looked for
 _FAR = 4.0  # standard deviations beyond which evidence counts no more
 
 
@@ -105,15 +105,13 @@ class Quality:
 
 
 def calibration_of(said: Mapping[str, list[float]]) -> Calibration:
-    """Returns a calibration as `weights/quality.json` has it: for each feature mean, spread and weight, and the bias."""
+    """Returns a calibration from `weights/quality.json`: mean, spread and weight of each feature, and the bias."""
     names = tuple(name for name in said if name != "bias")
     table = np.array([said[name] for name in names])
     return Calibration(names, table[:, 0], table[:, 1], table[:, 2], float(said["bias"][0]))
 
 
-def picture_evidence(
-    crop: UInt8[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"]
-) -> tuple[float, float]:
+def picture_evidence(crop: UInt8[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"]) -> tuple[float, float]:
     """Returns how plain a face's surfaces are, and how marked a straight seam through it is, both as logarithms.
 
     Skin is shaded everywhere, so that the median gradient is a good part of the mean one; drawings are plain between
@@ -124,14 +122,16 @@ def picture_evidence(
         landmarks: in its pixels.
     """
     scale = _GREY_PX / len(crop)
-    grey = np.asarray(Image.fromarray(crop).convert("L").resize((_GREY_PX, _GREY_PX), Image.Resampling.BOX), np.float32)
+    grey = np.asarray(
+        Image.fromarray(crop).convert("L").resize((_GREY_PX, _GREY_PX), Image.Resampling.BOX), np.float32
+    )
     points = landmarks * scale
     eyes, chin = points[36:48], points[8]
     low = np.array([points[[36, 48]].min(axis=0)[0], points[17:27, 1].mean()])
     high = np.array([points[[45, 54]].max(axis=0)[0], (points[57, 1] + chin[1]) / 2])
     x0, y0 = np.clip(np.minimum(low, eyes.min(axis=0)), 4, _GREY_PX - 28).astype(int)
     x1, y1 = np.clip(high, (x0 + 20, y0 + 20), _GREY_PX - 4).astype(int)
-    across = np.abs(grey[:, 2:] - grey[:, :-2])[:, :]  # column j is about x = j + 1
+    across = np.abs(grey[:, 2:] - grey[:, :-2])  # column j is about x = j + 1
     along = np.abs(grey[2:] - grey[:-2])
     inner_across, inner_along = across[y0:y1, x0 - 1 : x1 - 1], along[y0 - 1 : y1 - 1, x0:x1]
     gradient = np.hypot(inner_across, inner_along)

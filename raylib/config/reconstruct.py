@@ -24,6 +24,11 @@ STATUSES = (
 """Values of a row's `status`; all but the first three are failures."""
 FAILED = STATUSES[3:]
 
+REPLACED = {
+    "max_landmark_spread": "is no longer an option; faces.min_quality (0 to 1) judges a face by landmarks and more"
+}
+"""Options of earlier versions, and what to say to who gives one."""
+
 
 @dataclass(frozen=True)
 class FaceSettings:
@@ -37,9 +42,9 @@ class FaceSettings:
         hog_upsample: how often HOG doubles the photograph first; once finds faces from 40 pixels, at four times
             the cost.
         hog_min_score: lowest score of a HOG detection, without unit; its false faces lie mostly below 0.2.
-        search_megapixels: millions of pixels that the finest look at a photograph may have, at some 0.12 s each. Where
-            faces from 40 pixels of the photograph would need more, the smallest face that is found grows; 0 looks at
-            the whole only.
+        search_megapixels: millions of pixels that the finest look at a photograph may have, at some 0.1 s each.
+            Where faces from 40 pixels of the photograph would need more, the smallest face that is found grows;
+            0 looks at the whole only.
         any_roll: look for tilted faces too, where none beyond doubt was found upright and in all larger pictures.
         cnn_max_side: longer side in pixels to which the photograph is brought, up or down, for the CNN.
         cnn_min_score: lowest score of a CNN detection, without unit.

@@ -50,6 +50,10 @@ class MeshingSettings:
     config_sha256: str
 
 
+class NoFaceFitsError(RaylibError):
+    """What the detector took for a face cannot be one."""
+
+
 class ReconstructStage:
     """Makes mesh files and rows of analysed images; runs in the child process of `MeshStage`.
 
@@ -121,6 +125,10 @@ class ReconstructStage:
             row = self._image_row(image) | self._face_row(image, i) | _label_columns(image.faces[i], label_map)
             row |= seconds
             try:
+                if isinstance(one, NoFaceFitsError):
+                    row |= {"quality": 0.0} | self._doubt(0.0)
+                    rows.append(row)
+                    continue
                 if isinstance(one, Exception):
                     raise one
                 row["quality"] = self._quality(evidence(image.faces[i], one))
@@ -143,8 +151,8 @@ class ReconstructStage:
         """Returns the columns of a face whose reconstruction is probably wrong."""
         least = self._settings.config.faces.min_quality
         message = (
-            f"quality {quality:.3f} is less than faces.min_quality = {least:g}: probably no photograph of one face, or "
-            "a head turned further than landmarks reach"
+            f"quality {quality:.3f} is less than faces.min_quality = {least:g}: probably no photograph of one face, "
+            "or a head turned further than landmarks reach"
         )
         return {"status": "low_quality", "error_stage": "quality", "error_message": message}
 
@@ -175,7 +183,7 @@ class ReconstructStage:
         seconds = {"seconds_fit": (fitted - start) / len(found)}
         if lit is not None:
             seconds["seconds_refine"] = (time.perf_counter() - fitted) / len(found)
-        bad = RaylibError("the landmarks fit no face before the camera")
+        bad = NoFaceFitsError("the landmarks fit no face before the camera")
         return [_one(batch, lit, n, seconds) if fine else bad for n, fine in enumerate(usable)]
 
     def _light(self, faces: FaceBatch, batch: FaceEstimates) -> Refinement | None:
@@ -226,7 +234,7 @@ class ReconstructStage:
         """Returns the columns of a fitted face after writing its files."""
         start = time.perf_counter()
         estimate, appearance = face.estimate, face.appearance
-        found, camera = image.faces[i], estimate.camera
+        found = image.faces[i]
         patch_camera, verts_cam, normals, colors = self._colored(found, face, labels)
         with_pixels = self._settings.config.privacy == "none"
         if not with_pixels:

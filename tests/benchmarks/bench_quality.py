@@ -15,13 +15,15 @@ import argparse
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageFilter
 
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
 from raylib.faces import Face, FaceDetector, crop_face
@@ -32,6 +34,9 @@ from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage, evi
 from raylib.reconstruction.methods import load_method
 from raylib.reconstruction.storage import Location
 from raylib.synthesis import FaceSynthesizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from false_faces import cartoon, drawing_of, halves, statue_of  # noqa: E402
 
 RENDERED = ("psnr", "strangeness")
 _RIDGE = 1.0
@@ -69,7 +74,9 @@ def suffered(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = Image.fromarray(rgb)
     how = rng.integers(6)
     if how == 0:
-        return np.asarray(image.rotate(float(rng.uniform(-180, 180)), Image.Resampling.BICUBIC, fillcolor=(90, 90, 90)))
+        return np.asarray(
+            image.rotate(float(rng.uniform(-180, 180)), Image.Resampling.BICUBIC, fillcolor=(90, 90, 90))
+        )
     if how == 1:
         return np.asarray(image.convert("L").convert("RGB"))
     if how == 2:
@@ -87,182 +94,133 @@ def shrunk(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(Image.fromarray(rgb).resize((side, round(side * rgb.shape[0] / rgb.shape[1]))))
 
 
-# --- bad ones ----------------------------------------------------------------------------------------------------
-
-
-def halves(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half of one aligned crop beside half of another, cut near the middle; or one above the other."""
-    size = len(a)
-    cut = int(size * rng.uniform(0.46, 0.54))
-    if rng.random() < 0.75:
-        return np.concatenate([a[:, :cut], b[:, cut:]], axis=1)
-    cut = int(size * rng.uniform(0.46, 0.62))
-    return np.concatenate([a[:cut], b[cut:]], axis=0)
-
-
-def drawing_of(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A photograph as a drawing of one of several styles."""
-    image = Image.fromarray(rgb)
-    how = rng.integers(5)
-    smooth = image.filter(ImageFilter.MedianFilter(7)).filter(ImageFilter.MedianFilter(7))
-    edges = ImageOps.invert(smooth.convert("L").filter(ImageFilter.FIND_EDGES))
-    lines = edges.point(lambda v: 255 if v > 225 else 20)
-    if how == 0:  # pencil: the picture divided by its own blur
-        grey = np.asarray(image.convert("L"), np.float32)
-        blurred = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(6)), np.float32)
-        return np.repeat(np.clip(255 * grey / (blurred + 1), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
-    if how == 1:
-        return np.asarray(ImageOps.posterize(smooth, int(rng.integers(1, 3))))
-    if how == 2:  # flat colours with outlines
-        flat = smooth.quantize(int(rng.integers(4, 9)), dither=Image.Dither.NONE).convert("RGB")
-        return np.asarray(Image.composite(flat, Image.new("RGB", image.size, (20, 20, 20)), lines))
-    if how == 3:
-        return np.asarray(lines.convert("RGB"))
-    flat = smooth.quantize(int(rng.integers(5, 12)), dither=Image.Dither.NONE).convert("RGB")
-    return np.asarray(flat.filter(ImageFilter.ModeFilter(9)))
-
-
-def cartoon(rng: np.random.Generator, size: int = 320) -> np.ndarray:
-    """A face of ellipses and lines."""
-    skin = tuple(int(v) for v in rng.uniform((190, 130, 100), (250, 215, 190)))
-    image = Image.new("RGB", (size, size), tuple(int(v) for v in rng.uniform(120, 255, 3)))
-    draw = ImageDraw.Draw(image)
-    c, r = size / 2 + rng.uniform(-10, 10, 2), size * rng.uniform(0.27, 0.36)
-    line = tuple(int(v) for v in rng.uniform(0, 70, 3))
-
-    def ellipse(dx: float, dy: float, rx: float, ry: float, fill: tuple[int, ...], width: int = 0) -> None:
-        x, y = c[0] + dx * r, c[1] + dy * r
-        box = (x - rx * r, y - ry * r, x + rx * r, y + ry * r)
-        draw.ellipse(box, fill=fill, outline=line if width else None, width=max(width, 1))
-
-    hair = tuple(int(v) for v in rng.uniform(10, 140, 3))
-    ellipse(0, -0.25, 1.1, rng.uniform(1.1, 1.35), hair)
-    ellipse(0, 0.1, rng.uniform(0.8, 0.9), rng.uniform(1.05, 1.2), skin, int(rng.integers(0, 4)))
-    eye_y, apart = rng.uniform(-0.15, 0.0), rng.uniform(0.33, 0.42)
-    for side in (-1, 1):
-        ellipse(side * apart, eye_y, rng.uniform(0.15, 0.22), rng.uniform(0.08, 0.14), (250, 250, 250), 2)
-        ellipse(side * apart, eye_y, 0.08, 0.08, hair)
-        x, y = c[0] + side * apart * r, c[1] + (eye_y - 0.24) * r
-        draw.line((x - 0.22 * r, y, x + 0.22 * r, y - 0.03 * r * side), fill=hair, width=max(3, int(0.07 * r)))
-    shade = tuple(int(0.8 * v) for v in skin)
-    points = [(c[0], c[1] + eye_y * r), (c[0] - 0.16 * r, c[1] + 0.38 * r), (c[0] + 0.16 * r, c[1] + 0.38 * r)]
-    draw.polygon(points, fill=shade)
-    ellipse(0, 0.7, rng.uniform(0.25, 0.4), rng.uniform(0.06, 0.14), (180, 60, 60), 2)
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 1.5)))))
-
-
-def statue_of(rgb: np.ndarray, face: Face) -> np.ndarray:
-    """A photograph in the tone of stone, without irises, brows and the colour of lips. A weak stand-in."""
-    grey = Image.fromarray(rgb).convert("L")
-    flat = grey.filter(ImageFilter.GaussianBlur(max(2.0, 0.02 * float(face.face_box[2] - face.face_box[0]))))
-    mask = Image.new("L", grey.size)
-    draw = ImageDraw.Draw(mask)
-    for part in (slice(17, 22), slice(22, 27), slice(36, 42), slice(42, 48), slice(48, 60)):
-        draw.polygon([tuple(p) for p in face.landmarks[part].tolist()], fill=255, outline=255, width=6)
-    mask = mask.filter(ImageFilter.GaussianBlur(3))
-    stone = np.asarray(Image.composite(flat, grey, mask), np.float32) * 0.6 + 90
-    return np.clip(stone[..., None] * np.array([1.0, 0.98, 0.94]), 0, 255).astype(np.uint8)
-
-
 class Collector:
     """Makes the samples from the folders of data."""
 
-    def __init__(self, data: Path, amount: float):
-        self._data, self._amount = data, amount
+    def __init__(self, data: Path, amount: float, seed: int):
+        self._data, self._amount, self._seed = data, amount, seed
         self._hog = FaceDetector(FaceSettings(detector="hog"))
         self._any = FaceDetector(FaceSettings())
         self._lax = FaceDetector(FaceSettings(detector="hog", hog_min_score=-0.6, hog_upsample=1, any_roll=False))
 
     def _some(self, paths: list[Path], count: int) -> list[Path]:
-        count = max(1, int(count * self._amount))
-        return [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
+        chosen = np.linspace(0, len(paths) - 2, min(max(2, int(count * self._amount)), len(paths) // 2)).astype(int)
+        return [paths[i + self._seed % 2] for i in chosen]
 
     def __call__(self) -> Iterator[Sample]:
-        rng = np.random.default_rng(5)
+        """Yields the kinds of samples in turn, so that whoever stops early has some of each."""
+        rng = np.random.default_rng(self._seed)
         photos: list[tuple[str, np.ndarray, Face]] = []
         for name, count in (("celebamask", 150), ("helen", 150)):
             for path in self._some(sorted((self._data / name / "images").glob("*.jpg")), count):
                 rgb = load(path)
-                faces = self._hog(rgb)
-                if faces:
-                    photos.append((f"{name}/{path.stem}", rgb, faces[0]))
-                    yield Sample(photos[-1][0], name, True, rgb, faces[0])
-        yield from self._more_good(photos, rng)
-        yield from self._bad(photos, rng)
+                photos += [(f"{name}/{path.stem}", rgb, face) for face in self._hog(rgb)[:1]]
+        print(len(photos), "photographs", flush=True)
+        kinds = [self._plain(photos), *self._more_good(photos, rng), *self._bad(photos, rng)]
+        while kinds:
+            for kind in list(kinds):
+                sample = next(kind, None)
+                if sample is None:
+                    kinds.remove(kind)
+                else:
+                    yield sample
 
-    def _more_good(self, photos: list[tuple[str, np.ndarray, Face]], rng: np.random.Generator) -> Iterator[Sample]:
+    def _plain(self, photos: list[tuple[str, np.ndarray, Face]]) -> Iterator[Sample]:
+        for source, rgb, face in photos:
+            yield Sample(source, source.partition("/")[0], True, rgb, face)
+
+    def _more_good(
+        self, photos: list[tuple[str, np.ndarray, Face]], rng: np.random.Generator
+    ) -> list[Iterator[Sample]]:
+        return [self._portraits(), self._fasseg(), self._synthetic(), self._suffered(photos, rng)]
+
+    def _portraits(self) -> Iterator[Sample]:
         for path in sorted((self._data / "portraits").glob("*.jpg")):
             rgb = load(path)
-            for face in self._hog(rgb):
+            for face in self._hog(rgb)[self._seed :: 2]:
                 if face.score > 0.5:
                     yield Sample(f"portraits/{path.stem}", "portraits", True, rgb, face)
-        for path in self._some(sorted((self._data / "fasseg" / "V2" / "Train_RGB").iterdir()), 20):
-            rgb = load(path)
-            for face in self._any(rgb)[:1]:
-                yield Sample(f"fasseg/{path.stem}", "fasseg", True, rgb, face)
-        for folder in sorted((self._data / "fasseg" / "V3" / "Train_RGB").iterdir()):
-            yaw = abs(int(folder.name))
-            if 30 < yaw < 60:
-                continue
-            for path in self._some(sorted(folder.iterdir()), 7):
-                rgb = load(path)
+
+    def _fasseg(self) -> Iterator[Sample]:
+        folders = sorted(
+            (self._data / "fasseg" / "V3" / "Train_RGB").iterdir(), key=lambda f: (int(f.name) % 7, f.name)
+        )
+        for n in range(self._seed, 14, 2):
+            for folder in folders:
+                yaw, paths = abs(int(folder.name)), sorted(folder.iterdir())
+                if 30 < yaw < 60 or n >= len(paths):
+                    continue
+                rgb = load(paths[n])
                 for face in self._any(rgb)[:1]:
-                    person = path.stem[:10]
-                    yield Sample(f"fasseg/{person}", "fasseg" if yaw <= 30 else "turned", yaw <= 30, rgb, face)
+                    kind = "fasseg" if yaw <= 30 else "turned"
+                    yield Sample(f"fasseg/{paths[n].stem[:10]}", kind, yaw <= 30, rgb, face)
+
+    def _synthetic(self) -> Iterator[Sample]:
         synthesizer = FaceSynthesizer(settings=SynthesisSettings(size_px=320, yaw_deg=30.0))
-        pictures = synthesizer(range(500, 500 + max(2, int(40 * self._amount))))
-        for n, image in enumerate(pictures.image):
-            for face in self._hog(np.asarray(image))[:1]:
-                yield Sample(f"synthetic/{n}", "synthetic", True, np.asarray(image), face)
-        for source, rgb, _ in photos[:: max(1, round(len(photos) / (150 * self._amount)))]:
+        for n in range(500 + 100 * self._seed, 500 + 100 * self._seed + max(2, int(40 * self._amount))):
+            image = np.asarray(synthesizer([n]).image[0])
+            for face in self._hog(image)[:1]:
+                yield Sample(f"synthetic/{n}", "synthetic", True, image, face)
+
+    def _suffered(self, photos: list[tuple[str, np.ndarray, Face]], rng: np.random.Generator) -> Iterator[Sample]:
+        for i in rng.permutation(len(photos)):
+            source, rgb, _ = photos[i]
             changed = suffered(rgb, rng) if rng.random() < 0.7 else shrunk(rgb, rng)
             for face in self._hog(changed)[:1]:
                 yield Sample(source, "suffered", True, changed, face)
 
-    def _bad(self, photos: list[tuple[str, np.ndarray, Face]], rng: np.random.Generator) -> Iterator[Sample]:
+    def _bad(self, photos: list[tuple[str, np.ndarray, Face]], rng: np.random.Generator) -> list[Iterator[Sample]]:
         def lucky(face: Face, low: float = 0.2, high: float = 0.8) -> Face:
             """The face with a score that the detector might have given it, had it been kept."""
-            return Face(**{**face.__dict__, "score": max(face.score, float(rng.uniform(low, high)))})
-
-        def forced(rgb: np.ndarray, box: np.ndarray) -> Face:
-            return lucky(self._hog.face_in(rgb, box))
+            return replace(face, score=max(face.score, float(rng.uniform(low, high))))
 
         count = max(4, int(110 * self._amount))
         chosen = [photos[i] for i in rng.permutation(len(photos))]
-        split = {side: [p for p in photos if held_out(p[0]) == side] for side in (False, True)}
-        for n in range(count):
-            side = split[bool(n % 5 < 2)]
-            (name, rgb, face), (_, other, other_face) = (side[i] for i in rng.choice(len(side), 2, replace=False))
-            pair = [crop_face(p, f.landmarks, 256, 1.3).rgb for p, f in ((rgb, face), (other, other_face))]
-            glued = halves(pair[0], pair[1], rng)
-            for found in self._hog(glued)[:1]:
-                yield Sample(name, "halves", False, glued, found)
-        for source, rgb, face in chosen[:count]:
-            turned = Image.fromarray(rgb).rotate(float(rng.choice([-1, 1]) * rng.uniform(55, 180)), expand=False)
-            centre = np.array(rgb.shape[1::-1]) / 2
-            half = (face.face_box[2:] - face.face_box[:2]) / 2
-            image = np.asarray(turned)
-            box = np.concatenate([centre - half, centre + half])
-            yield Sample(source, "sideways", False, image, forced(image, box))
-        for source, rgb, face in chosen[-count:]:
-            side = float(face.face_box[2] - face.face_box[0])
-            angle = rng.uniform(0, 2 * np.pi)
-            move = side * rng.uniform(0.45, 0.8) * np.array([np.cos(angle), np.sin(angle)])
-            box = face.face_box + np.concatenate([move, move]).astype(np.float32)
-            yield Sample(source, "wrong box", False, rgb, forced(rgb, box))
-        for source, rgb, _ in chosen[: 2 * count]:
-            drawn = drawing_of(rgb, rng)
-            for found in self._hog(drawn)[:1]:
-                yield Sample(source, "drawing", False, drawn, found)
-        for n in range(count):
-            drawn = cartoon(rng)
-            for found in self._lax(drawn)[:1]:
-                yield Sample(f"cartoon/{n}", "cartoon", False, drawn, lucky(found))
-        for source, rgb, face in chosen[count // 2 : count]:
-            stone = statue_of(rgb, face)
-            for found in self._hog(stone)[:1]:
-                yield Sample(source, "statue", False, stone, found)
-        yield from self._false(chosen[:count], lucky)
+
+        def glued() -> Iterator[Sample]:
+            split = {side: [p for p in photos if held_out(p[0]) == side] for side in (False, True)}
+            for n in range(count):
+                side = split[bool(n % 5 < 2)]
+                (name, rgb, face), (_, other, other_face) = (side[i] for i in rng.choice(len(side), 2, replace=False))
+                pair = [crop_face(p, f.landmarks, 256, 1.3).rgb for p, f in ((rgb, face), (other, other_face))]
+                joined = halves(pair[0], pair[1], rng)
+                for found in self._hog(joined)[:1]:
+                    yield Sample(name, "halves", False, joined, found)
+
+        def sideways() -> Iterator[Sample]:
+            for source, rgb, face in chosen[:count]:
+                angle = float(rng.choice([-1, 1]) * rng.uniform(55, 180))
+                centre = (face.face_box[:2] + face.face_box[2:]) / 2
+                turned = Image.fromarray(rgb).rotate(angle, Image.Resampling.BILINEAR, center=tuple(centre.tolist()))
+                image = np.asarray(turned)
+                yield Sample(source, "sideways", False, image, lucky(self._hog.face_in(image, face.face_box)))
+
+        def shifted() -> Iterator[Sample]:
+            for source, rgb, face in chosen[-count:]:
+                side, angle = float(face.face_box[2] - face.face_box[0]), rng.uniform(0, 2 * np.pi)
+                move = side * rng.uniform(0.45, 0.8) * np.array([np.cos(angle), np.sin(angle)])
+                box = (face.face_box + np.concatenate([move, move])).astype(np.float32)
+                yield Sample(source, "wrong box", False, rgb, lucky(self._hog.face_in(rgb, box)))
+
+        def drawn() -> Iterator[Sample]:
+            for source, rgb, _ in chosen[: 2 * count]:
+                picture = drawing_of(rgb, rng)
+                for found in self._hog(picture)[:1]:
+                    yield Sample(source, "drawing", False, picture, found)
+
+        def cartoons() -> Iterator[Sample]:
+            for n in range(count):
+                picture = cartoon(rng)
+                for found in self._lax(picture)[:1]:
+                    yield Sample(f"cartoon/{self._seed}-{n}", "cartoon", False, picture, lucky(found))
+
+        def statues() -> Iterator[Sample]:
+            for source, rgb, face in chosen[count // 2 : count]:
+                stone = statue_of(rgb, face)
+                for found in self._hog(stone)[:1]:
+                    yield Sample(source, "statue", False, stone, found)
+
+        return [glued(), sideways(), shifted(), drawn(), cartoons(), statues(), self._false(chosen[:count], lucky)]
 
     def _false(self, photos: list[tuple[str, np.ndarray, Face]], lucky: Callable[[Face], Face]) -> Iterator[Sample]:
         backgrounds = [(source, rgb, face.face_box) for source, rgb, face in photos]
@@ -286,14 +244,28 @@ class Collector:
 # --- evidence ----------------------------------------------------------------------------------------------------
 
 
-def measure(data: Path, samples: Path, amount: float) -> None:
+def measure(data: Path, samples: Path, amount: float, seed: int) -> None:
     """Writes features, kinds and thumbnails of all samples."""
     torch.set_num_threads(1)
     config = ReconstructConfig(input="none", output="none")
     stage = ReconstructStage(load_method(config), Location(str(samples.parent)), MeshingSettings(config, ""))
     names: list[str] = []
     rows, kinds, sources, good, crops, marks = [], [], [], [], [], []
-    for sample in Collector(data, amount)():
+
+    def store() -> None:
+        with samples.open("wb") as file:
+            np.savez(
+                file,
+                names=names,
+                features=np.array(rows),
+                kinds=kinds,
+                sources=sources,
+                good=good,
+                crops=np.stack(crops),
+                marks=np.stack(marks),
+            )
+
+    for sample in Collector(data, amount, seed)():
         crop = crop_face(sample.rgb, sample.face.landmarks, CROP_PX)
         found = FoundFace(sample.face, crop, Patch(sample.rgb, np.zeros(2), 1.0))
         height, width = sample.rgb.shape[:2]
@@ -311,19 +283,10 @@ def measure(data: Path, samples: Path, amount: float) -> None:
         good.append(sample.good)
         crops.append(np.asarray(Image.fromarray(crop.rgb).resize((128, 128), Image.Resampling.BOX)))
         marks.append(crop.points_from_photo(sample.face.landmarks) / 2)
-        if len(rows) % 100 == 0:
+        if len(rows) % 50 == 0:
             print(len(rows), "samples", flush=True)
-    with samples.open("wb") as file:
-        np.savez(
-            file,
-            names=names,
-            features=np.array(rows),
-            kinds=kinds,
-            sources=sources,
-            good=good,
-            crops=np.stack(crops),
-            marks=np.stack(marks),
-        )
+            store()
+    store()
 
 
 # --- regression --------------------------------------------------------------------------------------------------
@@ -363,7 +326,7 @@ def judge(name: str, q: np.ndarray, good: np.ndarray, kinds: np.ndarray) -> None
         print(f"  {kind} ({'good' if good[of][0] else 'bad'}): {of.sum()}, {q[of].mean():.3f}, {shares}")
     print("reliability: said, share that is good, n")
     edges = np.array([0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0001])
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         of = (q >= low) & (q < high)
         if of.any():
             print(f"  {low:.2f} to {min(high, 1):.2f}: {q[of].mean():.3f}, {good[of].mean():.3f}, {of.sum()}")
@@ -375,17 +338,20 @@ def judge(name: str, q: np.ndarray, good: np.ndarray, kinds: np.ndarray) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--samples", type=Path, required=True, nargs="+", help="one file a seed")
     parser.add_argument("--amount", type=float, default=1.0, help="share of the samples")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
-    if not args.samples.exists():
-        measure(args.data, args.samples, args.amount)
-    with np.load(args.samples) as file:
-        names, X, good = file["names"].tolist(), file["features"], file["good"]
-        kinds, sources = file["kinds"], file["sources"]
-        pictures = [picture_evidence(c, m) for c, m in zip(file["crops"], file["marks"], strict=True)]
+    for seed, path in enumerate(args.samples):
+        if not path.exists():
+            measure(args.data, path, args.amount, seed)
+    parts = [np.load(path) for path in args.samples]
+    names = parts[0]["names"].tolist()
+    X, good, kinds, sources = (
+        np.concatenate([part[n] for part in parts]) for n in ("features", "good", "kinds", "sources")
+    )
     # What the crops say of themselves is measured anew, so that it can be worked on without the rest.
+    pictures = [picture_evidence(c, m) for part in parts for c, m in zip(part["crops"], part["marks"], strict=True)]
     X[:, [names.index("plainness"), names.index("seam")]] = pictures
     out = np.array([held_out(s) for s in sources])
     said = {}
