@@ -16,9 +16,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-_GREY_PX = 128  # side of the crop in which the picture's own evidence is looked for
-_SHEARS = np.arange(-0.2, 0.21, 0.04)  # slopes of the seams that are looked for
-_FAR = 4.0  # standard deviations beyond which evidence counts no more
+_PLAIN_PX, _SEAM_PX = 128, 64  # sides of the crop in which the picture's own evidence is looked for
+_SLOPES = np.linspace(-0.2, 0.2, 11)  # of the seams that are looked for
+_BESIDE_PX = 3
+_USUAL, _FAR = 1.0, 8.0  # standard deviations from a good face's mean from which evidence counts, and to which
+_FOR = ("hog_score", "plainness", "psnr")  # of which less than usual speaks against a face; of the rest, more
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic regression on standardised features.
+    """A logistic regression on how unusual features are for a good face, so that one bad sign suffices.
 
     Attributes:
         names: of the features.
-        means, spreads: by which a feature is standardised.
-        weights: of the standardised features, clamped to four standard deviations; one that is NaN counts as 0.
-        bias: log odds where all features are at their means.
+        means, spreads: of good faces.
+        weights: log odds for each standard deviation beyond the first to the bad side, at most eight.
+        bias: log odds where nothing is unusual.
     """
 
     names: tuple[str, ...]
@@ -81,14 +83,15 @@ class Calibration:
     weights: Float[np.ndarray, " f"]
     bias: float
 
-    def standardised(self, features: Mapping[str, float]) -> Float[np.ndarray, " f"]:
-        """Returns the features in standard deviations from their means."""
-        values = (np.array([features[name] for name in self.names]) - self.means) / self.spreads
-        return np.nan_to_num(values, nan=0.0).clip(-_FAR, _FAR)
+    def unusual(self, features: Mapping[str, float]) -> Float[np.ndarray, " f"]:
+        """Returns how many standard deviations beyond the first each feature is to the bad side; 0 for NaN."""
+        signs = np.array([-1.0 if name in _FOR else 1.0 for name in self.names])
+        values = signs * (np.array([features[name] for name in self.names]) - self.means) / self.spreads
+        return (np.nan_to_num(values, nan=0.0) - _USUAL).clip(0, _FAR)
 
     def __call__(self, features: Mapping[str, float]) -> float:
         """Returns the probability, 0 to 1."""
-        return 1 / (1 + math.exp(-float(self.standardised(features) @ self.weights) - self.bias))
+        return 1 / (1 + math.exp(-float(self.unusual(features) @ self.weights) - self.bias))
 
 
 class Quality:
@@ -111,44 +114,58 @@ def calibration_of(said: Mapping[str, list[float]]) -> Calibration:
     return Calibration(names, table[:, 0], table[:, 1], table[:, 2], float(said["bias"][0]))
 
 
-def picture_evidence(crop: UInt8[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"]) -> tuple[float, float]:
+def picture_evidence(
+    crop: UInt8[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"]
+) -> tuple[float, float]:
     """Returns how plain a face's surfaces are, and how marked a straight seam through it is, both as logarithms.
 
-    Skin is shaded everywhere, so that the median gradient is a good part of the mean one; drawings are plain between
-    lines. A seam is a line, across or along the face, on which half of all pixels or more have a gradient.
+    Skin is shaded everywhere, so that a quarter of all gradients is no small part of the mean one; drawings are plain
+    between lines. A seam is a straight line through the face and the whole crop, across or along it, on which four
+    fifths of all pixels have a gradient, in colour or in tone, that their neighbours do not have.
 
     Args:
         crop: aligned crop of the face.
         landmarks: in its pixels.
     """
-    scale = _GREY_PX / len(crop)
-    grey = np.asarray(
-        Image.fromarray(crop).convert("L").resize((_GREY_PX, _GREY_PX), Image.Resampling.BOX), np.float32
-    )
-    points = landmarks * scale
-    eyes, chin = points[36:48], points[8]
-    low = np.array([points[[36, 48]].min(axis=0)[0], points[17:27, 1].mean()])
-    high = np.array([points[[45, 54]].max(axis=0)[0], (points[57, 1] + chin[1]) / 2])
-    x0, y0 = np.clip(np.minimum(low, eyes.min(axis=0)), 4, _GREY_PX - 28).astype(int)
-    x1, y1 = np.clip(high, (x0 + 20, y0 + 20), _GREY_PX - 4).astype(int)
-    across = np.abs(grey[:, 2:] - grey[:, :-2])  # column j is about x = j + 1
-    along = np.abs(grey[2:] - grey[:-2])
-    inner_across, inner_along = across[y0:y1, x0 - 1 : x1 - 1], along[y0 - 1 : y1 - 1, x0:x1]
-    gradient = np.hypot(inner_across, inner_along)
-    plainness = math.log((float(np.median(gradient)) + 0.5) / (float(gradient.mean()) + 0.5))
-    usual = float(np.median(np.concatenate([inner_across.ravel(), inner_along.ravel()])))
-    marked = max(_line(inner_across), _line(inner_along.T))
-    return plainness, math.log((marked + 2) / (usual + 2))
+    picture = Image.fromarray(crop)
+    rows, columns = _inner_face(landmarks / len(crop) * _PLAIN_PX, _PLAIN_PX)
+    grey = picture.resize((_PLAIN_PX, _PLAIN_PX), Image.Resampling.BOX).convert("L")
+    levels = np.asarray(grey, np.float32)[..., None]
+    gradient = np.hypot(_gradient(levels)[1:-1], _gradient(levels.swapaxes(0, 1)).T[:, 1:-1])[rows, columns]
+    plainness = math.log((float(np.quantile(gradient, 0.25)) + 0.3) / (float(gradient.mean()) + 0.5))
+    rows, columns = _inner_face(landmarks / len(crop) * _SEAM_PX, _SEAM_PX)
+    rgb = np.asarray(picture.resize((_SEAM_PX, _SEAM_PX), Image.Resampling.BOX), np.float32)
+    tone = 255 * rgb[..., ::2] / (rgb.sum(axis=2, keepdims=True) + 60)  # red's and blue's share, whatever the light
+    seams = [
+        max(_line(_gradient(layers), columns), _line(_gradient(layers.swapaxes(0, 1)), rows)) for layers in (rgb, tone)
+    ]
+    return plainness, sum(seams) / 2
 
 
-def _line(gradient: Float[np.ndarray, "n m"]) -> float:
-    """Returns the largest median of gradients along a line that runs through all rows."""
-    rows, columns = gradient.shape
-    y = np.arange(rows) - rows / 2
-    shift = np.rint(_SHEARS[:, None] * y).astype(int)
-    at = np.arange(columns) + shift[:, :, None]
-    inside = (at >= 0) & (at < columns)
-    values = gradient[np.arange(rows)[None, :, None], at.clip(0, columns - 1)]
-    # Lines that leave the region count as far as they run, if that is most of their length.
-    values = np.where(inside, values, 0)
-    return float(np.median(values, axis=1).max())
+def _inner_face(points: Float[np.ndarray, "68 2"], side: int) -> tuple[slice, slice]:
+    """Returns rows and columns of a crop from the brows to below the mouth and between the outer eye corners."""
+    low = np.minimum([points[48, 0], points[17:27, 1].mean()], points[36:48].min(axis=0))
+    high = np.array([points[[45, 54], 0].max(), (points[57, 1] + points[8, 1]) / 2])
+    least = side // 6
+    x0, y0 = np.clip(low, 4, side - 4 - least).astype(int)
+    x1, y1 = np.clip(high, (x0 + least, y0 + least), side - 4).astype(int)
+    return slice(int(y0), int(y1)), slice(int(x0), int(x1))
+
+
+def _gradient(layers: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w2"]:
+    """Returns the length of the layers' differences from left to right, without the outer columns."""
+    length: np.ndarray = np.sqrt(np.square(layers[:, 2:] - layers[:, :-2]).sum(axis=2))
+    return length
+
+
+def _line(gradient: Float[np.ndarray, "n m"], columns: slice) -> float:
+    """Returns how far the gradient along a line through all rows exceeds that of its neighbours, a logarithm."""
+    rows, count = gradient.shape
+    places = np.arange(columns.start - 1 - _BESIDE_PX, columns.stop - 1 + _BESIDE_PX)
+    at = places + np.rint(_SLOPES[:, None] * (np.arange(rows) - rows / 2)).astype(int)[:, :, None]
+    values = gradient[np.arange(rows)[None, :, None], at.clip(0, count - 1)]
+    fifth = round(0.2 * (rows - 1))
+    along = np.partition(values, fifth, axis=1)[:, fifth]
+    beside = np.maximum(along[:, : -2 * _BESIDE_PX], along[:, 2 * _BESIDE_PX :])
+    excess = max(float((along[:, _BESIDE_PX:-_BESIDE_PX] - beside).max()), 0.0)
+    return math.log((excess + 0.5) / (float(np.median(along)) + 1))
