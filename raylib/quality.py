@@ -18,7 +18,7 @@ from PIL import Image
 
 _PLAIN_PX, _SEAM_PX = 128, 64  # sides of the crop in which the picture's own evidence is looked for
 _SLOPES = np.linspace(-0.2, 0.2, 11)  # of the seams that are looked for
-_BESIDE_PX = 3
+_BESIDE_PX, _EDGE = 3, 0.3
 _USUAL, _FAR = 1.0, 8.0  # standard deviations from a good face's mean from which evidence counts, and to which
 _FOR = ("hog_score", "plainness", "psnr")  # of which less than usual speaks against a face; of the rest, more
 
@@ -114,14 +114,12 @@ def calibration_of(said: Mapping[str, list[float]]) -> Calibration:
     return Calibration(names, table[:, 0], table[:, 1], table[:, 2], float(said["bias"][0]))
 
 
-def picture_evidence(
-    crop: UInt8[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"]
-) -> tuple[float, float]:
-    """Returns how plain a face's surfaces are, and how marked a straight seam through it is, both as logarithms.
+def picture_evidence(crop: UInt8[np.ndarray, "s s 3"], landmarks: Float[np.ndarray, "68 2"]) -> tuple[float, float]:
+    """Returns how plain a face's surfaces are, a logarithm, and how much of a straight seam runs through it, 0 to 1.
 
     Skin is shaded everywhere, so that a quarter of all gradients is no small part of the mean one; drawings are plain
-    between lines. A seam is a straight line through the face and the whole crop, across or along it, on which four
-    fifths of all pixels have a gradient, in colour or in tone, that their neighbours do not have.
+    between lines. A seam is a straight line through the face and the whole crop, across or along it; counted are its
+    pixels with a gradient, in colour and in tone, that the pixels beside them do not have.
 
     Args:
         crop: aligned crop of the face.
@@ -137,8 +135,9 @@ def picture_evidence(
     rgb = np.asarray(picture.resize((_SEAM_PX, _SEAM_PX), Image.Resampling.BOX), np.float32)
     tone = 255 * rgb[..., ::2] / (rgb.sum(axis=2, keepdims=True) + 60)  # red's and blue's share, whatever the light
     seams = [
-        max(_line(_gradient(layers), columns), _line(_gradient(layers.swapaxes(0, 1)), rows)) for layers in (rgb, tone)
-    ]
+        max(_seam(_gradient(layers), columns), _seam(_gradient(layers.swapaxes(0, 1)), rows))
+        for layers in (rgb, tone)
+    ]  # fmt: skip
     return plainness, sum(seams) / 2
 
 
@@ -158,14 +157,12 @@ def _gradient(layers: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w2"]:
     return length
 
 
-def _line(gradient: Float[np.ndarray, "n m"], columns: slice) -> float:
-    """Returns how far the gradient along a line through all rows exceeds that of its neighbours, a logarithm."""
+def _seam(gradient: Float[np.ndarray, "n m"], columns: slice) -> float:
+    """Returns the largest share of pixels, along a line through all rows, that are an edge to both sides."""
     rows, count = gradient.shape
     places = np.arange(columns.start - 1 - _BESIDE_PX, columns.stop - 1 + _BESIDE_PX)
     at = places + np.rint(_SLOPES[:, None] * (np.arange(rows) - rows / 2)).astype(int)[:, :, None]
     values = gradient[np.arange(rows)[None, :, None], at.clip(0, count - 1)]
-    fifth = round(0.2 * (rows - 1))
-    along = np.partition(values, fifth, axis=1)[:, fifth]
-    beside = np.maximum(along[:, : -2 * _BESIDE_PX], along[:, 2 * _BESIDE_PX :])
-    excess = max(float((along[:, _BESIDE_PX:-_BESIDE_PX] - beside).max()), 0.0)
-    return math.log((excess + 0.5) / (float(np.median(along)) + 1))
+    beside = np.maximum(values[:, :, : -2 * _BESIDE_PX], values[:, :, 2 * _BESIDE_PX :])
+    edge = values[:, :, _BESIDE_PX:-_BESIDE_PX] - beside > _EDGE * (np.median(gradient) + 2)
+    return float(edge.mean(axis=1).max())

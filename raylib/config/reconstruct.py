@@ -63,7 +63,7 @@ class FaceSettings:
     cnn_max_side: int = 480
     cnn_min_score: float = 0.6
     max_faces: int = 100
-    min_quality: float = 0.1
+    min_quality: float = 0.3
 
     def __post_init__(self) -> None:
         require(self.detect_max_side >= 80, "detect_max_side", self.detect_max_side, "at least 80 pixels")

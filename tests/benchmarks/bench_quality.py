@@ -298,7 +298,7 @@ def fitted_calibration(names: list[str], X: np.ndarray, good: np.ndarray, weight
     Evidence that would count for a face where it is unusual is left out.
     """
     usable = good & np.isfinite(X).all(axis=1)
-    means, spreads = X[usable].mean(axis=0), X[usable].std(axis=0).clip(min=0.05)
+    means, spreads = X[usable].mean(axis=0), X[usable].std(axis=0).clip(min=0.01)
     fixed = Calibration(tuple(names), means, spreads, np.zeros(len(names)), 0.0)
     Z = np.stack([fixed.unusual(dict(zip(names, row, strict=True))) for row in X])
     A = np.concatenate([Z, np.ones((len(Z), 1))], axis=1)
