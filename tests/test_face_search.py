@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -93,10 +93,11 @@ def test_the_bound_decides_which_is_the_smallest_face(photographs, astronaut):
     picture.paste(portrait(astronaut, 100), (200, 150))
     picture.paste(portrait(astronaut, 45), (1500, 800))
     for megapixels, count in ((0.0, 0), (3.84, 1), (16.0, 2)):
-        settings = FaceSettings(detector="hog", search_megapixels=megapixels, any_roll=False)
-        assert len(FaceDetector(settings)(np.asarray(picture))) == count
+        some = FaceSettings(detector="hog", search_megapixels=megapixels, any_roll=False)
+        assert len(FaceDetector(some)(np.asarray(picture))) == count
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.floats(0.5, 100))
 def test_the_finest_level_is_bounded_and_no_finer_than_needed(height, width, megapixels):
     coarse = max(1.0, max(height, width) / 1280)
@@ -112,6 +113,7 @@ def test_the_finest_level_is_bounded_and_no_finer_than_needed(height, width, meg
 boxes = st.tuples(st.floats(0, 500), st.floats(0, 500), st.floats(20, 300), st.floats(0.2, 3))
 
 
+@settings(deadline=None)
 @given(st.lists(boxes, max_size=12))
 def test_one_sighting_of_each_face_is_kept_the_best(found):
     detections = [Detection(np.array([x, y, x + s, y + s], np.float32), score) for x, y, s, score in found]
@@ -143,6 +145,7 @@ def test_tiles_see_every_place_and_say_where_it_lies():
     assert in_tiles(noise, white, 1.0, inside) == []
 
 
+@settings(deadline=None)
 @given(st.sampled_from([90.0, 180.0, 270.0, 45.0, 315.0]), st.integers(60, 240), st.integers(60, 180))
 def test_a_rotated_look_says_where_the_face_lies_in_the_photograph(roll_deg, x, y):
     picture = np.zeros((240, 300), np.uint8)

@@ -325,7 +325,7 @@ def auc(quality: np.ndarray, good: np.ndarray) -> float:
 
 def judge(name: str, q: np.ndarray, good: np.ndarray, kinds: np.ndarray) -> None:
     print(f"\n## {name}: held out {good.sum()} good, {(~good).sum()} bad; ROC AUC {auc(q, good):.4f}")
-    for threshold in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5):
+    for threshold in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
         lost, kept = (q[good] < threshold).mean(), (q[~good] >= threshold).mean()
         print(f"threshold {threshold:4}: {lost:6.2%} of good lost, {kept:6.2%} of bad kept")
     print("kind: n, mean quality, below 0.1, below 0.3")
