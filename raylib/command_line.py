@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from raylib.config import REPLACED
 from raylib.config.paths import absolute_paths
 from raylib.errors import ConfigError
 
@@ -47,6 +48,7 @@ class _OneSentenceParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = _without_values(" ".join(str(message).split()))
+        text = next((f"{old} {instead}" for old, instead in REPLACED.items() if old in text), text)
         for _ in range(4):  # a ConfigError raised in __post_init__ arrives wrapped; its own sentence is the clearest
             if ex is None:
                 break

@@ -105,6 +105,7 @@ class FaceEstimates:
         albedo: share of light that each vertex reflects, linear RGB.
         light_sh: light in canonical face space (see `lighting`), so that albedo times shading is linear RGB.
         sigma_mm: standard deviation of each vertex's position.
+        strangeness: how far the picture is from those that the method was trained on (`CropEstimate`).
     """
 
     camera: Camera
@@ -117,6 +118,7 @@ class FaceEstimates:
     albedo: Float[Tensor, "b v 3"] | None = None
     light_sh: Float[Tensor, "b 9 3"] | None = None
     sigma_mm: Float[Tensor, "b v"] | None = None
+    strangeness: Float[Tensor, " b"] | None = None
 
     def select(self, index: slice | Tensor) -> FaceEstimates:
         """Returns the faces at `index`."""

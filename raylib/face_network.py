@@ -257,6 +257,7 @@ class FaceNetwork:
             albedo=joined("albedo"),
             light_sh=joined("light_sh"),
             sigma_mm=joined("sigma_mm"),
+            strangeness=joined("strangeness"),
         )
 
 

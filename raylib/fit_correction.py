@@ -71,6 +71,7 @@ class CropEstimate:
         albedo: linear RGB.
         light_sh: so that albedo times shading is linear RGB.
         sigma_mm: standard deviation of each vertex's position.
+        strangeness: logarithm of how much of the picture the training's main directions leave (`Strangeness`).
     """
 
     camera: Camera
@@ -81,6 +82,7 @@ class CropEstimate:
     albedo: Float[Tensor, "b v 3"]
     light_sh: Float[Tensor, "b 9 3"]
     sigma_mm: Float[Tensor, "b v"]
+    strangeness: Float[Tensor, " b"]
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,7 @@ class FitCorrector:
             albedo=self.mean_albedo * corrections.log_albedo.exp(),
             light_sh=light.exposure[:, None] * (light.shape + corrections.light),
             sigma_mm=self.average_sigma * (corrections.log_sigma + self.trend(trend_features(inputs, fit))).exp(),
+            strangeness=fit.looks[:, 0],
         )
 
     def seen_albedo(

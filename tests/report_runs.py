@@ -60,6 +60,7 @@ def face_rows(count: int, seed: int = 0, estimated: bool = False) -> list[dict]:
             "face_box": np.concatenate([low, high]),
             "landmarks_68": landmarks[i].ravel(),
             "landmark_spread": float(generator.gamma(2, 0.005)),
+            "quality": float(generator.beta(8, 1)),
             "occlusion": float(generator.beta(1, 20)),
             "method": "meshnet" if estimated else "landmarks",
             "morphable_model": "prior",

@@ -200,7 +200,7 @@ def test_albedo_follows_the_picture_where_the_bare_face_is_seen(model, mean_albe
     truth, zero = samples.truth, torch.zeros_like(samples.truth.verts_mm)
     estimate = CropEstimate(
         truth.camera, samples.fit.identity, samples.fit.expression, zero, truth.verts_mm,
-        mean_albedo.expand_as(truth.albedo), truth.light_sh, zero[..., 0],
+        mean_albedo.expand_as(truth.albedo), truth.light_sh, zero[..., 0], zero[:, 0, 0],
     )  # fmt: skip
     seen = samples.images, samples.labels
     assert torch.allclose(corrector.seen_albedo(estimate, *seen, 0.0), estimate.albedo, rtol=1e-5)

@@ -18,8 +18,9 @@ from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError, ImageError
 from raylib.reconstruction import waiting
 from raylib.reconstruction.analysis import AnalysisSettings, DetectStage
+from raylib.reconstruction.folders import image_files
 from raylib.reconstruction.listing import Inputs
-from raylib.reconstruction.storage import Location, ReadTimeoutError, check_writable, image_files, open_input, within
+from raylib.reconstruction.storage import Location, ReadTimeoutError, check_writable, open_input, within
 from raylib.reconstruction.waiting import ReadWatch, Waits
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"

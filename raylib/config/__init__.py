@@ -36,6 +36,7 @@ from raylib.config.prior import (
 )
 from raylib.config.reconstruct import (
     FAILED,
+    REPLACED,
     STATUSES,
     DetectorChoice,
     FaceSettings,
@@ -63,6 +64,7 @@ from raylib.config.training import (
 __all__ = [
     "BASELINES",
     "FAILED",
+    "REPLACED",
     "STATUSES",
     "BenchmarkBucketConfig",
     "BenchmarkPicturesConfig",

@@ -14,6 +14,7 @@ Privacy = Literal["none", "no_pixels", "landmarks_only"]
 STATUSES = (
     "ok",
     "no_face",
+    "low_quality",
     "decode_error",
     "too_large",
     "timeout",
@@ -21,8 +22,13 @@ STATUSES = (
     "native_crash",
     "error",
 )
-"""Values of a row's `status`; all but the first two are failures."""
-FAILED = STATUSES[2:]
+"""Values of a row's `status`; all but the first three are failures."""
+FAILED = STATUSES[3:]
+
+REPLACED = {
+    "max_landmark_spread": "is no longer an option; faces.min_quality (0 to 1) judges a face by landmarks and more"
+}
+"""Options of earlier versions, and what to say to who gives one."""
 
 
 @dataclass(frozen=True)
@@ -37,28 +43,36 @@ class FaceSettings:
         hog_upsample: how often HOG doubles the photograph first; once finds faces from 40 pixels, at four times
             the cost.
         hog_min_score: lowest score of a HOG detection, without unit; its false faces lie mostly below 0.2.
+        search_megapixels: millions of pixels that the finest look at a photograph may have, at some 0.1 s each.
+            Where faces from 40 pixels of the photograph would need more, the smallest face that is found grows;
+            0 looks at the whole only.
+        any_roll: look for tilted faces too, where none beyond doubt was found upright and in all larger pictures.
         cnn_max_side: longer side in pixels to which the photograph is brought, up or down, for the CNN.
         cnn_min_score: lowest score of a CNN detection, without unit.
         max_faces: how many faces are kept of an image, the largest.
-        max_landmark_spread: a face whose landmarks move by more than this share of its size when the detection box
-            moves by 8 % gets a row with an error instead of a mesh; mostly heads turned by 60 degrees or more.
+        min_quality: a face whose reconstruction is right with less than this probability (column quality) gets a
+            row with status low_quality and no mesh: drawings, halves of faces, heads turned by 60 degrees or more;
+            0 makes a mesh of everything.
     """
 
     detector: DetectorChoice = "hog_then_cnn"
     detect_max_side: int = 1280
     hog_upsample: int = 0
     hog_min_score: float = 0.2
+    search_megapixels: float = 32.0
+    any_roll: bool = True
     cnn_max_side: int = 480
     cnn_min_score: float = 0.6
     max_faces: int = 100
-    max_landmark_spread: float = 0.06
+    min_quality: float = 0.3
 
     def __post_init__(self) -> None:
         require(self.detect_max_side >= 80, "detect_max_side", self.detect_max_side, "at least 80 pixels")
         require(0 <= self.hog_upsample <= 3, "hog_upsample", self.hog_upsample, "0 to 3")
+        require(self.search_megapixels >= 0, "search_megapixels", self.search_megapixels, "0 or more megapixels")
         require(self.cnn_max_side >= 80, "cnn_max_side", self.cnn_max_side, "at least 80 pixels")
         require(self.max_faces >= 1, "max_faces", self.max_faces, "at least 1")
-        require(self.max_landmark_spread > 0, "max_landmark_spread", self.max_landmark_spread, "more than 0")
+        require(0 <= self.min_quality <= 1, "min_quality", self.min_quality, "a probability from 0 to 1")
 
 
 @dataclass(frozen=True)

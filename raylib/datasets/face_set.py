@@ -15,7 +15,7 @@ from PIL import Image
 
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
 from raylib.errors import ImageError
-from raylib.faces import FaceDetector, crop_face
+from raylib.faces import FaceDetector, crop_face, steady
 from raylib.images import decode
 from raylib.segmentation import FaceSegmenter, Label
 
@@ -136,8 +136,7 @@ def photographed_faces(
         rgb = decode(path.read_bytes(), max_pixels).rgb
     except (ImageError, OSError):
         return []
-    spread = detector.settings.max_landmark_spread
-    crops = [crop_face(rgb, face.landmarks, _CROP_PX).rgb for face in detector(rgb) if face.landmark_spread <= spread]
+    crops = [crop_face(rgb, face.landmarks, _CROP_PX).rgb for face in detector(rgb) if steady(face)]
     if not crops:
         return []
     labels = segmenter.segment(np.stack(crops))

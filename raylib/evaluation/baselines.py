@@ -17,7 +17,7 @@ from raylib.config import EvaluateShapeConfig, FaceSettings, FitSettings
 from raylib.errors import ConfigError
 from raylib.evaluation.faces import Method, Prediction, TrueFace
 from raylib.evaluation.results import model_landmarks
-from raylib.faces import FaceDetector
+from raylib.faces import FaceDetector, steady
 from raylib.fitting import LandmarkFitter
 from raylib.model_files import load_model
 from raylib.morphable import LinearFaceModel, load_prior
@@ -56,9 +56,8 @@ class LandmarkSource:
         if self._detector is None:
             self._detector = FaceDetector(FaceSettings())
         found = self._detector(face.photo.image)
-        # Landmarks that the reconstruction job would not trust are none.
-        usable = bool(found) and found[0].landmark_spread <= self._detector.settings.max_landmark_spread
-        return found[0].landmarks if usable else None
+        # Landmarks that are not to be trusted are none.
+        return found[0].landmarks if found and steady(found[0]) else None
 
 
 class LandmarkBaseline:

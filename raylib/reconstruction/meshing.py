@@ -19,6 +19,7 @@ from raylib.faces import Face, crop_face
 from raylib.mesh import vertex_normals
 from raylib.morphable import load_prior
 from raylib.preview import PreviewMesh, preview
+from raylib.quality import Evidence, Quality, picture_evidence
 from raylib.reconstruction.analysis import CROP_PX, AnalysedImage, FoundFace, Patch
 from raylib.reconstruction.mesh_files import MeshEncoder
 from raylib.reconstruction.methods import Method
@@ -49,6 +50,10 @@ class MeshingSettings:
     config_sha256: str
 
 
+class NoFaceFitsError(RaylibError):
+    """What the detector took for a face cannot be one."""
+
+
 class ReconstructStage:
     """Makes mesh files and rows of analysed images; runs in the child process of `MeshStage`.
 
@@ -74,6 +79,7 @@ class ReconstructStage:
         device = "cuda" if settings.config.gpus_per_actor and torch.cuda.is_available() else "cpu"
         self._segmenter = FaceSegmenter(device=device) if settings.config.segment else None
         self._encoder = MeshEncoder(self._topology.faces, self._topology.uv)
+        self._quality = Quality()
 
     def warm_up(self) -> None:
         """Does a face that is not there, so that no image's time goes into compiling kernels and loading networks."""
@@ -101,16 +107,11 @@ class ReconstructStage:
         rows = [self._image_row(image) for image in images if not image.faces]
         found = []
         for image in images:
-            for i, face in enumerate(image.faces):
+            for i in range(len(image.faces)):
                 if self._settings.config.privacy == "landmarks_only":
                     rows.append(self._image_row(image) | self._face_row(image, i))
                     continue
-                unreliable = self._unreliable(face)
-                if unreliable:
-                    error = {"status": "error", "error_stage": "landmarks", "error_message": unreliable}
-                    rows.append(self._image_row(image) | self._face_row(image, i) | error)
-                else:
-                    found.append((image, i))
+                found.append((image, i))
         start = time.perf_counter()
         labels = self._labels(found)
         segmented = time.perf_counter()
@@ -124,9 +125,17 @@ class ReconstructStage:
             row = self._image_row(image) | self._face_row(image, i) | _label_columns(image.faces[i], label_map)
             row |= seconds
             try:
+                if isinstance(one, NoFaceFitsError):
+                    row |= {"quality": 0.0} | self._doubt(0.0)
+                    rows.append(row)
+                    continue
                 if isinstance(one, Exception):
                     raise one
-                row |= self._mesh(image, i, one, label_map, row)
+                row["quality"] = self._quality(evidence(image.faces[i], one))
+                if row["quality"] >= self._settings.config.faces.min_quality:
+                    row |= self._mesh(image, i, one, label_map, row)
+                else:
+                    row |= one.columns | _pose_columns(image, one) | self._doubt(row["quality"])
             except OSError:
                 raise  # an output that cannot be written concerns the whole run
             except Exception as error:
@@ -138,15 +147,14 @@ class ReconstructStage:
         rows.sort(key=lambda row: (order[row["image_uri"]], row.get("face_index") or 0))
         return rows
 
-    def _unreliable(self, found: FoundFace) -> str | None:
-        """Returns why a face's landmarks are not to be trusted, None where they are."""
-        spread, limit = found.face.landmark_spread, self._settings.config.faces.max_landmark_spread
-        if spread <= limit:
-            return None
-        return (
-            f"the landmarks move by {spread:.3f} of the face's size with the detection box, more than "
-            f"max_landmark_spread = {limit:g}: probably a head turned further than they reach"
+    def _doubt(self, quality: float) -> dict[str, Any]:
+        """Returns the columns of a face whose reconstruction is probably wrong."""
+        least = self._settings.config.faces.min_quality
+        message = (
+            f"quality {quality:.3f} is less than faces.min_quality = {least:g}: probably no photograph of one face, "
+            "or a head turned further than landmarks reach"
         )
+        return {"status": "low_quality", "error_stage": "quality", "error_message": message}
 
     def _estimate(
         self, found: list[tuple[AnalysedImage, int]], labels: list[np.ndarray | None]
@@ -175,7 +183,7 @@ class ReconstructStage:
         seconds = {"seconds_fit": (fitted - start) / len(found)}
         if lit is not None:
             seconds["seconds_refine"] = (time.perf_counter() - fitted) / len(found)
-        bad = RaylibError("the landmarks fit no face before the camera")
+        bad = NoFaceFitsError("the landmarks fit no face before the camera")
         return [_one(batch, lit, n, seconds) if fine else bad for n, fine in enumerate(usable)]
 
     def _light(self, faces: FaceBatch, batch: FaceEstimates) -> Refinement | None:
@@ -227,7 +235,7 @@ class ReconstructStage:
         """Returns the columns of a fitted face after writing its files."""
         start = time.perf_counter()
         estimate, appearance = face.estimate, face.appearance
-        found, camera = image.faces[i], estimate.camera
+        found = image.faces[i]
         patch_camera, verts_cam, normals, colors = self._colored(found, face, labels)
         with_pixels = self._settings.config.privacy == "none"
         if not with_pixels:
@@ -237,21 +245,12 @@ class ReconstructStage:
         verts_mm = estimate.verts_mm[0].numpy()
         uris = self._write(row["face_id"], image, found, face, labels, patch_camera, verts_cam, normals, colors)
         written = time.perf_counter()
-        yaw, pitch, roll = euler_deg(camera.R)[0].tolist()
         return (
             uris
             | face.columns
+            | _pose_columns(image, face)
             | {
-                "camera": "perspective",
-                "focal_px": float(camera.focal_px),
-                "focal_source": "assumed" if image.focal_px is None else "exif",
-                "principal_px": camera.principal_px[0].numpy(),
-                "R": camera.R[0].numpy().ravel(),
-                "T_mm": camera.T[0].numpy(),
                 "scale_source": self._method.scale_source,
-                "yaw_deg": yaw,
-                "pitch_deg": pitch,
-                "roll_deg": roll,
                 "identity": estimate.identity[0].numpy(),
                 "expression": estimate.expression[0].numpy(),
                 "verts_mm": verts_mm.ravel(),
@@ -262,8 +261,6 @@ class ReconstructStage:
                 "shading": appearance.shading.ravel() if appearance is not None else None,
                 "light_sh": None if estimate.light_sh is None else estimate.light_sh[0].numpy().ravel(),
                 "sigma_mm": None if estimate.sigma_mm is None else estimate.sigma_mm[0].numpy(),
-                "landmark_error_px": float(estimate.error_px),
-                "landmark_nme": float(estimate.error_iod),
                 "seconds_texture": textured - start,
                 "seconds_write": written - textured,
             }
@@ -336,6 +333,41 @@ class ReconstructStage:
         for name, content in files.values():
             self._output.write_bytes(f"{folder}/{name}", content)
         return {column: f"{folder}/{name}" for column, (name, _) in files.items()}
+
+
+def evidence(found: FoundFace, face: _Fitted) -> Evidence:
+    """Returns what speaks for and against a fitted face."""
+    marks = found.crop.points_from_photo(found.face.landmarks)
+    strange = face.estimate.strangeness
+    return Evidence(
+        found.face.detector,
+        found.face.score,
+        found.face.landmark_spread,
+        found.face.mirror_error,
+        float(face.estimate.error_iod),
+        *picture_evidence(found.crop.rgb, marks),
+        face.columns.get("photometric_psnr_before"),
+        None if strange is None else float(strange),
+    )
+
+
+def _pose_columns(image: AnalysedImage, face: _Fitted) -> dict[str, Any]:
+    """Returns the columns of camera, pose and fit, which a face has with and without a mesh."""
+    camera = face.estimate.camera
+    yaw, pitch, roll = euler_deg(camera.R)[0].tolist()
+    return {
+        "camera": "perspective",
+        "focal_px": float(camera.focal_px),
+        "focal_source": "assumed" if image.focal_px is None else "exif",
+        "principal_px": camera.principal_px[0].numpy(),
+        "R": camera.R[0].numpy().ravel(),
+        "T_mm": camera.T[0].numpy(),
+        "yaw_deg": yaw,
+        "pitch_deg": pitch,
+        "roll_deg": roll,
+        "landmark_error_px": float(face.estimate.error_px),
+        "landmark_nme": float(face.estimate.error_iod),
+    }
 
 
 def _one(batch: FaceEstimates, lit: Refinement | None, n: int, seconds: dict[str, float]) -> _Fitted:

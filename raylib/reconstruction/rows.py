@@ -14,7 +14,7 @@ SCHEMA_VERSION = "3"
 
 STAGES = ("read", "decode", "detect", "segment", "fit", "refine", "texture", "write")
 """Stages whose seconds a row counts (`seconds_read`, ...)."""
-ERROR_STAGES = ("read", "decode", "decode_or_detect", "landmarks", "fit", "refine", "texture", "mesh")
+ERROR_STAGES = ("read", "decode", "decode_or_detect", "fit", "quality", "refine", "texture", "mesh")
 """Values of `error_stage`; a process that died cannot tell whether it was decoding or detecting, nor at which
 stage of meshing it was."""
 
@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         _field("face_index", pa.int32(), "0 for the largest face of the image; null without a face"),
         _field("face_id", pa.string(), "first 16 digits of the hash, a dash, the index"),
         _field("status", pa.string(), ", ".join(STATUSES)),
+        _field("quality", pa.float32(), "how probably the reconstruction shows one face as it is, 0..1"),
         _field("error_stage", pa.string(), ", ".join(ERROR_STAGES)),
         _field("error_message", pa.string(), "one sentence"),
         _field("decode_warning", pa.string(), "what decoding passed over, or which frame was taken; null if nothing"),

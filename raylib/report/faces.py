@@ -98,7 +98,7 @@ class FacePacker:
 
     def _photograph(self, row: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"] | None:
         """Returns the photograph where it still is what the run saw; pictures are an extra, never an error."""
-        if row["image_sha256"] is None or row["status"] not in ("ok", "no_face", "error"):
+        if row["image_sha256"] is None or row["status"] not in ("ok", "no_face", "low_quality", "error"):
             return None  # what crashed or hung a child process is not decoded here
         try:
             location = Location(row["image_uri"], self._settings.storage_options, tries=1)

@@ -52,6 +52,9 @@ FIGURES = (
         "high",
         "fitted to detected ones, of the eye distance",
     ),
+    Figure(
+        "quality", "Quality", "quality", "", 1.0, "low", "how probably the reconstruction shows one face as it is"
+    ),
     Figure("photometric_psnr", "Photometric PSNR", "PSNR", "dB", 1.0, "low", "rendered face against the photograph"),
     Figure("sigma_mean_mm", "Uncertainty", "sigma", "mm", 1.0, "high", "mean sigma of the vertices"),
     Figure("yaw_deg", "Yaw", "yaw", "°", 1.0, "far", "positive where the subject turns to its own left"),
@@ -70,7 +73,7 @@ _FILES = ("obj_uri", "glb_uri", "texture_uri", "preview_uri")
 _LIGHT = (
     *("image_uri", "image_sha256", "width", "height", "face_index", "face_id", "error_message", "face_box"),
     *(_TEXT + _FILES),
-    *("detector_score", "landmark_spread", "occlusion", "yaw_deg", "pitch_deg", "roll_deg"),
+    *("quality", "detector_score", "landmark_spread", "occlusion", "yaw_deg", "pitch_deg", "roll_deg"),
     *("landmark_nme", "landmark_error_px", "photometric_psnr"),
     *(f"seconds_{stage}" for stage in STAGES),
 )

@@ -17,6 +17,7 @@ from torch.nn import functional
 from raylib.camera import Camera
 from raylib.config import FitSettings
 from raylib.crop_fit import CropFit
+from raylib.faces import MIRRORED_LANDMARKS
 from raylib.fitting import LandmarkFitter
 from raylib.morphable import LinearFaceModel
 from raylib.training.augmentation import Augmentation, random_colour, random_degradation, random_occlusion
@@ -28,12 +29,6 @@ _CHANGES = Augmentation(occlusion=0.2, degrade=0.15)
 _TURN_DEG, _ZOOM, _SHIFT = 10.0, 0.1, 0.05
 _FIT_PX = 1000.0  # the fit's limits are meant for pixels, not for shares of a crop
 
-# The landmark across the face of each of the 68.
-_ACROSS = (
-    [16 - i for i in range(17)] + [26 - i for i in range(10)] + [27, 28, 29, 30, 35, 34, 33, 32, 31]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-)  # fmt: skip
 # Harmonics that change their sign with x: x, xy and xz.
 _LIGHT_SIGNS = (1.0, 1.0, 1.0, -1.0, -1.0, 1.0, 1.0, -1.0, 1.0)
 
@@ -135,7 +130,7 @@ def _mirrored_camera(camera: Camera) -> Camera:
 
 
 def _mirrored_points(points: Float[Tensor, "b 68 2"]) -> Float[Tensor, "b 68 2"]:
-    points = points[:, _ACROSS]
+    points = points[:, MIRRORED_LANDMARKS.tolist()]
     return torch.stack([1 - points[..., 0], points[..., 1]], dim=2)
 
 

@@ -48,7 +48,7 @@ from raylib.evaluation.appearance import AppearanceJudge
 from raylib.evaluation.faces import Prediction, TrueAppearance, TruePhoto
 from raylib.evaluation.picture_metrics import masked_ssim
 from raylib.evaluation.truth import prior_truth
-from raylib.faces import FaceDetector, crop_face
+from raylib.faces import FaceDetector, crop_face, steady
 from raylib.fitting import OUTER_EYE
 from raylib.mesh import face_areas_normals, vertex_normals
 from raylib.preview import clay_view
@@ -118,7 +118,7 @@ def photographs(args: argparse.Namespace) -> None:
         faces = detector(rgb)
         if faces:
             face = max(faces, key=lambda f: float(f.face_box[2] - f.face_box[0]))
-            if face.landmark_spread <= FaceSettings().max_landmark_spread:
+            if steady(face):
                 found.append((path, rgb, face.landmarks))
     rows: dict[int, list[dict[str, float]]] = {n: [] for n in args.refine}
     tiles = []
@@ -216,7 +216,7 @@ def lights(args: argparse.Namespace) -> None:
     for person in range(args.people):
         faces = make(seeds_of("test", 8, 8 * (args.first + person)))
         found = [detector(image) for image in faces.image]
-        lit = [i for i, f in enumerate(found) if f and f[0].landmark_spread <= FaceSettings().max_landmark_spread]
+        lit = [i for i, f in enumerate(found) if f and steady(f[0])]
         if len(lit) < 4:
             continue
         pictures += len(lit)
