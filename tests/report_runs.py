@@ -161,6 +161,7 @@ def write_run(output: Path, rows: list[dict], **settings) -> Path:
         "images_per_second": 9.5,
         "started": "2026-01-02T03:04:05Z",
         "versions": {"physface": "0"},
+        "passed_over": {"hidden": 1234, "no image (.txt)": 1},
     }
     (output / "run.json").write_text(json.dumps(record))
     return output

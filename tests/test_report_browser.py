@@ -350,6 +350,8 @@ def test_every_tab_fits_a_phone(chromium, tmp_path):
         row["error_message"] += n * " /a/path/without/a/blank" + n * "/and/none"
     tab = Tab(chromium, write(write_run(tmp_path / "out", face_rows(120, estimated=True) + failed)), phone=True)
     assert tab.tap_through() == 4
+    told = tab.page.locator(".run").text_content()  # the last tab
+    assert "Passed over by the listing" in told and "hidden1234" in told
     assert tab.complaints == []
     tab.context.close()
 

@@ -96,6 +96,7 @@ export function runTab() {
   return el("section", { class: "run" },
     el("div", { class: "numbers" }, ...numbers.map(([label, value, note]) => el("div", { class: "card" }, el("b", { text: value }), el("span", { text: label }), note && el("small", { text: note })))),
     !page.run.job && el("p", { class: "empty", text: "There is no run.json: this run did not come to its end." }),
+    Object.keys(run.passed_over ?? {}).length > 0 && el("h3", { text: "Passed over by the listing" }), Object.keys(run.passed_over ?? {}).length > 0 && pairs(run.passed_over),
     el("h3", { text: "Milliseconds an image, by stage" }),
     el("div", { class: "stages" }, ...perImage.flatMap(([stage, ms]) => {
       const bar = el("i");
