@@ -14,6 +14,7 @@ from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from raylib.config import Choice
 from raylib.errors import ConfigError, RaylibError
 
 C = TypeVar("C")
@@ -79,39 +80,49 @@ def _gathered(config_class: type, words: Sequence[str]) -> list[str]:
     return out
 
 
-def parse(config_class: type[C], description: str, argv: Sequence[str] | None = None) -> C:
+def parse(config_class: type[C] | Choice[C], description: str, argv: Sequence[str] | None = None) -> C:
     """Returns an instance of `config_class` from the command line.
 
     Defaults come from the dataclass, then from `--config FILE.yaml`, then from the options after it. Unknown
     options and unknown keys of the file are errors.
 
     Args:
-        config_class: frozen dataclass whose fields become options.
+        config_class: frozen dataclass whose fields become options, or several of which an option chooses one.
         description: text above the options in `--help`.
         argv: words to parse; the process's own by default.
     """
     return _parsed(config_class, description, argv)[0]
 
 
-def _parsed(config_class: type[C], description: str, argv: Sequence[str] | None) -> tuple[C, bool]:
+def _parsed(config: type[C] | Choice[C], description: str, argv: Sequence[str] | None) -> tuple[C, bool]:
     """Returns the configuration, and whether it is a dry run."""
     set_parsing_settings(add_print_completion_argument=True)
+    words = _underscored(sys.argv[1:] if argv is None else argv)
+    config_class, description = _chosen(config, description, words)
     needed = [f.name for f in fields(config_class) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
     usage = " ".join(["%(prog)s", *(f"--{name} {name.upper()}" for name in needed), "[OPTIONS]"])
     parser = _OneSentenceParser(description=description, formatter_class=_Help, usage=usage)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
     parser.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
     parser.add_class_arguments(config_class, as_group=False)
-    words = _underscored(sys.argv[1:] if argv is None else argv)
     raw = parser.parse_args(_gathered(config_class, words))
     raw.pop("config", None)
     dry_run = raw.pop("dry_run")
     try:
         values: dict[str, Any] = parser.instantiate_classes(raw).as_dict()
-        config = config_class(**values)
+        return config_class(**values), dry_run
     except ConfigError as error:
         parser.error(str(error))
-    return config, dry_run
+
+
+def _chosen(config: type[C] | Choice[C], description: str, words: Sequence[str]) -> tuple[type[C], str]:
+    """Returns the class that the words mean, and the text of its help."""
+    if not isinstance(config, Choice):
+        return config, description
+    try:
+        return config.chosen(words), f"{description.rstrip()}\n\n{config.explained()}\n"
+    except ConfigError as error:
+        _OneSentenceParser().error(str(error))
 
 
 def _as_yaml(config: Any) -> str:
@@ -139,14 +150,14 @@ class Command(Generic[C]):
 
     Attributes:
         run: does it and returns the exit status.
-        config_class: its settings.
+        config_class: its settings, or several classes of which an option chooses one.
         description: text above the options in `--help`; the first line says what the job does, and a section
             "Examples:" shows command lines.
         plan: says what a run would do, for --dry-run.
     """
 
     run: Callable[[C], int]
-    config_class: type[C]
+    config_class: type[C] | Choice[C]
     description: str
     plan: Callable[[C], None]
 

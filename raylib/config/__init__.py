@@ -12,6 +12,9 @@ from raylib.config.benchmark import (
     BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
+from raylib.config.choice import (
+    Choice,
+)
 from raylib.config.demo import (
     DemoConfig,
 )
@@ -26,10 +29,17 @@ from raylib.config.face_meshnet import (
     FaceMeshNetSettings,
 )
 from raylib.config.meshnet import (
+    TRAIN_MESHNET,
+    BabySettings,
     LossWeights,
     MeshnetData,
     PaperSettings,
-    TrainMeshnetConfig,
+    SceneSettings,
+    TermWeights,
+    TrainBabyMeshnetConfig,
+    TrainMeshConfig,
+    TrainPaperConfig,
+    TrainRegressorConfig,
 )
 from raylib.config.prior import (
     BuildPriorConfig,
@@ -64,6 +74,8 @@ __all__ = [
     "BASELINES",
     "FAILED",
     "STATUSES",
+    "TRAIN_MESHNET",
+    "BabySettings",
     "BenchmarkBucketConfig",
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
@@ -72,6 +84,7 @@ __all__ = [
     "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
+    "Choice",
     "DemoConfig",
     "DetectorChoice",
     "EvaluateAppearanceConfig",
@@ -88,10 +101,15 @@ __all__ = [
     "Privacy",
     "ReconstructConfig",
     "ReportConfig",
+    "SceneSettings",
     "SegmentationData",
     "SynthesisSettings",
     "SynthesizeConfig",
-    "TrainMeshnetConfig",
+    "TermWeights",
+    "TrainBabyMeshnetConfig",
+    "TrainMeshConfig",
+    "TrainPaperConfig",
+    "TrainRegressorConfig",
     "TrainRun",
     "TrainStage",
     "TrainUnetConfig",

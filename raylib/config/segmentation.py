@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raylib.config.checks import require
+from raylib.config.checks import require, require_read
 from raylib.config.training import TrainRun
 
 
@@ -146,6 +146,7 @@ class TrainUnetConfig(TrainRun):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")
+        require_read(self, self.init_weights is None, ("widths", "norm"), "init_weights bring a network")
 
     @property
     def epochs(self) -> int:
