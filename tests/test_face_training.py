@@ -359,6 +359,15 @@ def test_samples_of_a_photograph_survive_the_folder(model, astronaut, tmp_path):
         FaceSamples(tmp_path / "none", model)
 
 
+def test_every_weight_is_of_a_term(model, corrector, samples):
+    known = torch.tensor([True, True, True, False, False, False])
+    batch = replace(samples, truth=replace(samples.truth, known=known.float()))
+    weights = FaceLossWeights(photometric=1.0, keep=1.0)
+    losses = CorrectionLosses(corrector, FaceLoss(corrector, weights, 32), torch.float32, small_network(model, 1))
+    terms = losses(small_network(model), (batch, known), 0.0)
+    assert set(terms) == {"loss"} | {entry.name for entry in fields(FaceLossWeights)}
+
+
 def test_settings_name_what_is_missing():
     with pytest.raises(ConfigError, match=r"face\.synthetic"):
         TrainRegressorConfig()

@@ -165,6 +165,17 @@ def test_the_average_is_the_recurrence_with_a_quick_start():
     assert plain.average is plain.network
 
 
+def test_the_average_keeps_indices_and_averages_statistics():
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    network.register_buffer("index", torch.arange(50), persistent=False)
+    state = new_state(network, torch.optim.SGD(network.parameters(), lr=0.0), ema_decay=0.9)
+    for _ in range(30):
+        train_step(state, lambda model, batch, done: {"loss": model(torch.randn(8, 2)).square().sum()}, [0], 0.01)
+    assert torch.equal(state.average.index, network.index)
+    now, mean = network[1].running_mean, state.average[1].running_mean
+    assert not torch.equal(now, mean) and bool(mean.any()) and not state.average.training
+
+
 def test_a_checkpoint_is_whole_or_absent(tmp_path):
     task = LineTask()
     state = begin(task, 0, torch.device("cpu"))

@@ -203,6 +203,8 @@ def new_state(network: nn.Module, optimizer: torch.optim.Optimizer, ema_decay: f
 
     def update(averages: Any, weights: Any, steps: Any) -> None:
         decay = min(ema_decay, int(steps) / (int(steps) + _EMA_WARMUP))
+        if not averages[0].is_floating_point():  # indices, whose mean torch would round down
+            decay = 0
         get_ema_multi_avg_fn(decay)(averages, weights, steps)
 
     averaged = AveragedModel(network, multi_avg_fn=update, use_buffers=True).requires_grad_(False).eval()
