@@ -34,6 +34,7 @@ Keep = Callable[[dict[str, float], Callable[[Path], None]], str | None]
 
 _EMA_WARMUP = 20  # the average of step n keeps n / (n + 20) of itself at most, so that the random start fades
 _NO_FIGURES = ("epoch", "rate")
+_PAUSE_S = 30.0  # between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -407,31 +408,6 @@ class _Means:
         return self._steps * self._images_per_step / (time.monotonic() - self._began)
 
 
-class Progress:
-    """Prints how far a training is and how long it will take, at most every `pause` seconds.
-
-    Args:
-        epochs_done: where this process began.
-        epochs: of the whole training.
-        pause: seconds between two lines.
-    """
-
-    def __init__(self, epochs_done: float, epochs: int, pause: float = 30.0):
-        self._start, self._first, self._epochs, self._pause = time.monotonic(), epochs_done, epochs, pause
-        self._last = self._start - pause + QUIET_S  # the first line comes soon
-
-    def __call__(self, epochs_done: float, text: str, always: bool = False) -> None:
-        """Prints a line if it is time for one, or `always`."""
-        now = time.monotonic()
-        if not always and now - self._last < self._pause:
-            return
-        self._last = now
-        done = max(epochs_done - self._first, 1e-6)
-        left = (now - self._start) / done * (self._epochs - epochs_done)
-        clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
-        print(f"epoch {epochs_done:.1f} of {self._epochs}, {clock} left: {text}", flush=True)
-
-
 class _Journal:
     """What the first worker leaves in the folder of the results while it trains, and says meanwhile."""
 
@@ -440,7 +416,8 @@ class _Journal:
 
         self._task, self._state, self._out = task, state, out
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=state.epoch)
-        self._line = Progress(state.epoch, task.course.epochs)
+        self._began, self._first_epoch = time.monotonic(), state.epoch
+        self._said = self._began - _PAUSE_S + QUIET_S  # the first line comes soon
         originals = task.originals()
         if originals is not None:
             write_originals(out, originals)
@@ -449,9 +426,16 @@ class _Journal:
             write_strip(out, state.epoch, task.strip(state.average))
 
     def progress(self, epochs_done: float, figures: dict[str, float], always: bool = False) -> None:
-        """Prints figures if it is time for a line."""
-        shown = (f"{name} {value:.4f}" for name, value in figures.items() if self._task.is_shown(name))
-        self._line(epochs_done, ", ".join(shown), always)
+        """Prints figures and the time that is left, if it is time for a line or `always`."""
+        now = time.monotonic()
+        if not always and now - self._said < _PAUSE_S:
+            return
+        self._said = now
+        epochs = self._task.course.epochs
+        left = (now - self._began) / max(epochs_done - self._first_epoch, 1e-6) * (epochs - epochs_done)
+        clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if self._task.is_shown(name))
+        print(f"epoch {epochs_done:.1f} of {epochs}, {clock} left: {shown}", flush=True)
 
     def add(self, row: dict[str, float], batch: Any) -> None:
         """Adds the figures and pictures of an epoch that is over."""
