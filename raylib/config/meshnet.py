@@ -13,6 +13,9 @@ from raylib.config.segmentation import SegmentationData
 from raylib.config.training import TrainRun
 
 
+Network = Literal["meshnet", "meshnet_paper", "babymeshnet"]
+
+
 @dataclass(frozen=True)
 class MeshnetData:
     """The faces that a mesh network learns from; each source adds to the others (`data`).
@@ -161,7 +164,7 @@ class _TrainMeshConfig(TrainRun):
     name: str = "meshnet_prior"
     storage_path: str = "out/train"
     out: str = "out/meshnet_prior"
-    network: Literal["meshnet", "meshnet_paper", "babymeshnet"] = "meshnet_paper"
+    network: Network = "meshnet_paper"
     image_px: int = 64
     epochs: int = 12
     steps_per_epoch: int = 0
@@ -200,7 +203,7 @@ class TrainPaperConfig(_TrainMeshConfig):
         decay_last: factor to which the learning rate falls by the last step, along half a cosine; 1 keeps it.
     """
 
-    network: Literal["meshnet", "meshnet_paper", "babymeshnet"] = "meshnet_paper"
+    network: Network = "meshnet_paper"
     data: MeshnetData = field(default_factory=lambda: MeshnetData(rendered=256))
     paper: PaperSettings = field(default_factory=lambda: PaperSettings(loss=LossWeights(vgg=0.0)))
     images_per_worker: int = 8
@@ -223,7 +226,7 @@ class TrainBabyMeshnetConfig(_TrainMeshConfig):
         decay_last: factor to which the learning rate falls by the last step, along half a cosine; 1 keeps it.
     """
 
-    network: Literal["meshnet", "meshnet_paper", "babymeshnet"] = "babymeshnet"
+    network: Network = "babymeshnet"
     paper: BabySettings = field(default_factory=lambda: BabySettings(loss=TermWeights(vgg=0.0)))
     decay_last: float = 0.1
     images_per_worker: ClassVar[int] = 1  # there is only one picture
@@ -243,7 +246,7 @@ class TrainRegressorConfig(_TrainMeshConfig):
         images_per_worker: pictures per step of a worker.
     """
 
-    network: Literal["meshnet", "meshnet_paper", "babymeshnet"] = "meshnet"
+    network: Network = "meshnet"
     face: FaceMeshNetSettings = field(default_factory=FaceMeshNetSettings)
     images_per_worker: int = 8
 
