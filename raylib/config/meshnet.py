@@ -12,7 +12,6 @@ from raylib.config.reconstruct import FaceSettings
 from raylib.config.segmentation import SegmentationData
 from raylib.config.training import TrainRun
 
-
 Network = Literal["meshnet", "meshnet_paper", "babymeshnet"]
 
 
