@@ -1,6 +1,7 @@
 """Trains the networks that make meshes of pictures; the same command goes on with a run that was stopped.
 
-Without any option it trains MeshNet on faces rendered from the shipped face model, in minutes on two cores.
+Without any option it trains the paper's MeshNet (meshnet_paper) on faces rendered from the shipped face model, in
+minutes on two cores.
 
 Examples:
     python jobs/train_meshnet.py
@@ -14,20 +15,27 @@ Examples:
 from __future__ import annotations
 
 from raylib.cli import Command, main
-from raylib.config import TrainMeshnetConfig
+from raylib.config import TRAIN_MESHNET, TrainMeshConfig, TrainRegressorConfig
 
 
-def run(config: TrainMeshnetConfig) -> int:
+def run(config: TrainMeshConfig) -> int:
     """Trains and says where the results and the report are."""
     from raylib.report.choice import report_at_end
-    from raylib.training.meshnet_ray import run_training
 
-    print(f"results: {run_training(config)}")
+    if isinstance(config, TrainRegressorConfig):
+        from raylib.training.face_meshnet_ray import run_face_training
+
+        results = run_face_training(config)
+    else:
+        from raylib.training.meshnet_ray import run_training
+
+        results = run_training(config)
+    print(f"results: {results}")
     report_at_end(config.out)
     return 0
 
 
-def plan(config: TrainMeshnetConfig) -> None:
+def plan(config: TrainMeshConfig) -> None:
     """Says what a run would do."""
     from rich.console import Console
 
@@ -36,7 +44,7 @@ def plan(config: TrainMeshnetConfig) -> None:
     print_meshnet_plan(config, Console())
 
 
-COMMAND = Command(run, TrainMeshnetConfig, __doc__ or "", plan, continues=True, on_ray=True)
+COMMAND = Command(run, TRAIN_MESHNET, __doc__ or "", plan, continues=True, on_ray=True)
 
 if __name__ == "__main__":
     main(COMMAND)

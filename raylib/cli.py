@@ -13,23 +13,26 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TextIO, TypeVar
 
 from raylib.errors import ConfigError, RaylibError
 from raylib.ray_address import check_reachable, cluster_address
 from raylib.stopping import watch_for_signals
 
+if TYPE_CHECKING:
+    from raylib.config import Choice
+
 C = TypeVar("C")
 
 
-def parse(config_class: type[C], description: str, argv: Sequence[str] | None = None) -> C:
+def parse(config_class: type[C] | Choice[C], description: str, argv: Sequence[str] | None = None) -> C:
     """Returns an instance of `config_class` from the command line.
 
     Defaults come from the dataclass, then from `--config FILE.yaml`, then from the options after it. Unknown
     options and unknown keys of the file are errors.
 
     Args:
-        config_class: frozen dataclass whose fields become options.
+        config_class: frozen dataclass whose fields become options, or several of which an option chooses one.
         description: text above the options in `--help`.
         argv: words to parse; the process's own by default.
     """
@@ -67,7 +70,7 @@ class Command(Generic[C]):
 
     Attributes:
         run: does it and returns the exit status.
-        config_class: its settings.
+        config_class: its settings, or several classes of which an option chooses one.
         description: text above the options in `--help`; the first line says what the job does, and a section
             "Examples:" shows command lines.
         plan: says what a run would do, for --dry-run.
@@ -76,7 +79,7 @@ class Command(Generic[C]):
     """
 
     run: Callable[[C], int]
-    config_class: type[C]
+    config_class: type[C] | Choice[C]
     description: str
     plan: Callable[[C], None]
     continues: bool = False

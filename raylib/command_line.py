@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
-from raylib.config import REPLACED
+from raylib.config import REPLACED, Choice
 from raylib.config.paths import absolute_paths
 from raylib.errors import ConfigError
 
@@ -156,28 +156,35 @@ def _require_groups(config_class: type, raw: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is {value!r}, expected a mapping of its settings: {names}")
 
 
-def parsed(config_class: type[C], description: str, argv: Sequence[str] | None = None) -> tuple[C, bool]:
+def _chosen(config: type[C] | Choice[C], description: str, words: Sequence[str]) -> tuple[type[C], str]:
+    """Returns the class that the words mean, and the text of its help."""
+    if not isinstance(config, Choice):
+        return config, description
+    return config.chosen(words), f"{description.rstrip()}\n\n{config.explained()}\n"
+
+
+def parsed(config: type[C] | Choice[C], description: str, argv: Sequence[str] | None = None) -> tuple[C, bool]:
     """Returns the configuration, and whether it is a dry run; see `cli.parse`."""
     set_parsing_settings(add_print_completion_argument=True)
+    words = _underscored(sys.argv[1:] if argv is None else argv)
+    try:
+        for file in _config_files(words):
+            _check_file(file)
+        config_class, description = _chosen(config, description, words)
+    except ConfigError as error:
+        _OneSentenceParser().error(str(error))
     needed = [f.name for f in fields(config_class) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
     usage = " ".join(["%(prog)s", *(f"--{name} {name.upper()}" for name in needed), "[OPTIONS]"])
     parser = _OneSentenceParser(description=description, formatter_class=_Help, usage=usage)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
     parser.add_argument("--dry_run", action="store_true", help="say what would be done, and do nothing")
     parser.add_class_arguments(config_class, as_group=False)
-    words = _underscored(sys.argv[1:] if argv is None else argv)
-    try:
-        for file in _config_files(words):
-            _check_file(file)
-    except ConfigError as error:
-        parser.error(str(error))
     raw = parser.parse_args(_gathered(config_class, words))
     raw.pop("config", None)
     dry_run = raw.pop("dry_run")
     try:
         _require_groups(config_class, raw.as_dict())
         values: dict[str, Any] = parser.instantiate_classes(raw).as_dict()
-        config = absolute_paths(config_class(**values))
+        return absolute_paths(config_class(**values)), dry_run
     except ConfigError as error:
         parser.error(str(error))
-    return config, dry_run

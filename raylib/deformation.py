@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from raylib.camera import FRONTAL, Camera
-from raylib.config import PaperSettings
+from raylib.config import PaperSettings, SceneSettings
 from raylib.errors import ConfigError
 from raylib.lighting import PhongLight
 from raylib.mesh import FaceMesh
@@ -42,7 +42,7 @@ class TemplateScene:
     """
 
     def __init__(
-        self, template: FaceMesh, settings: PaperSettings, image_px: int, device: torch.device | str = "cpu"
+        self, template: FaceMesh, settings: SceneSettings, image_px: int, device: torch.device | str = "cpu"
     ):
         self.settings, self.image_px = settings, image_px
         self.verts = template.verts.to(device)

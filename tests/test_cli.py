@@ -5,15 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+import raylib.config as config_module
 from raylib.cli import Command, main, parse
-from raylib.config import EvaluateShapeConfig, FaceSettings, ReconstructConfig, ReportConfig, TrainUnetConfig
+from raylib.config import Choice, EvaluateShapeConfig, FaceSettings, ReconstructConfig, ReportConfig, TrainUnetConfig
 from raylib.config.paths import absolute, absolute_paths
 from raylib.reconstruction.plan import print_plan
 from raylib.reconstruction.rows import to_parquet
@@ -321,3 +324,34 @@ def test_an_address_at_which_no_ray_is_ends_a_job_before_its_imports(address, to
         main(command, BASE)
     message = capsys.readouterr().err
     assert caught.value.code == 2 and told in message and message.count("\n") == 1
+
+
+def settings_of(config_class) -> set[type]:
+    """Returns a class of settings and those of its groups."""
+    hints = get_type_hints(config_class)
+    groups = (hints[field.name] for field in fields(config_class))
+    return {config_class}.union(*(settings_of(group) for group in groups if is_dataclass(group)))
+
+
+NO_PATHS = {"name", "manifest_column", "include", "exclude", "fasseg_versions", "fasseg_test", "fasseg_validation"}
+
+
+def test_every_option_that_holds_a_path_is_marked_as_one():
+    """Else it would mean something else in the processes of a cluster."""
+    classes = {one for one in vars(config_module).values() if isinstance(one, type) and is_dataclass(one)} - {Choice}
+    marked, unmarked = 0, []
+    for config_class in set.union(*map(settings_of, classes)):
+        for field in fields(config_class):
+            marked += "path_words" in field.metadata
+            told = re.search(
+                rf"\n        {field.name}: (.*?)(?=\n        \w+: |\Z)", config_class.__doc__ or "", re.DOTALL
+            )
+            sounds = told and re.match(r"[^;]*\b(folder|folders|file|path|URI|address|mesh that)\b", told[1])
+            if (
+                "str" in str(field.type)
+                and sounds
+                and field.name not in NO_PATHS
+                and "path_words" not in field.metadata
+            ):
+                unmarked.append(f"{config_class.__name__}.{field.name}: {told[1]}")
+    assert unmarked == [] and marked > 40

@@ -9,7 +9,7 @@ import torch
 from meshnet_faces import rendered_samples, telling_cascade
 
 from raylib.camera import rotation_from_vector
-from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainMeshnetConfig
+from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainRegressorConfig
 from raylib.crop_fit import sample_at
 from raylib.errors import ConfigError
 from raylib.face_network import build_network
@@ -30,18 +30,17 @@ from raylib.training.face_cascade import (
     train_cascade,
 )
 from raylib.training.face_meshnet_loop import (
+    CorrectionLosses,
+    adamw,
     batches,
     estimate_samples,
     joined,
-    load_checkpoint,
-    new_state,
-    save_checkpoint,
-    train_step,
     validate,
 )
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, vertex_weights
 from raylib.training.face_pictures import drawn_faces, whole_light
 from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples, written_samples
+from raylib.training.loop import TrainState, load_checkpoint, new_state, save_checkpoint, train_step
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
 
@@ -74,6 +73,11 @@ def maps_of(batch):
 def small_network(model, seed=0):
     torch.manual_seed(seed)
     return build_network(model, SMALL)
+
+
+def small_state(model, seed=0) -> TrainState:
+    network = small_network(model, seed)
+    return new_state(network, adamw(network, 0.0), ema_decay=0.9)
 
 
 def test_a_strip_shows_faces_and_their_bare_shapes(model, corrector, samples):
@@ -309,8 +313,8 @@ def test_usual_pictures_take_the_closing_step_and_strange_ones_shrink_in_trainin
     started = []
     apply = held.apply
     held.apply = lambda corrections, inputs, fit, light: started.append(fit) or apply(corrections, inputs, fit, light)
-    state, loss = new_state(small_network(model), 0.0), FaceLoss(held, FaceLossWeights(landmark=1.0), 32)
-    train_step(state, held, loss, batch, known, 0.0, 0.9, torch.float32)
+    losses = CorrectionLosses(held, FaceLoss(held, FaceLossWeights(landmark=1.0), 32), torch.float32)
+    train_step(small_state(model), losses, [(batch, known)], 0.0, max_norm=2.0)
     deployed = held.settle(samples.images, samples.labels, samples.fit)
     kept = 1 / (1 + 0.8 * at)
     for fit, rows in ((started[0], ~known), (deployed, torch.ones(6, dtype=torch.bool))):
@@ -355,9 +359,18 @@ def test_samples_of_a_photograph_survive_the_folder(model, astronaut, tmp_path):
         FaceSamples(tmp_path / "none", model)
 
 
+def test_every_weight_is_of_a_term(model, corrector, samples):
+    known = torch.tensor([True, True, True, False, False, False])
+    batch = replace(samples, truth=replace(samples.truth, known=known.float()))
+    weights = FaceLossWeights(photometric=1.0, keep=1.0)
+    losses = CorrectionLosses(corrector, FaceLoss(corrector, weights, 32), torch.float32, small_network(model, 1))
+    terms = losses(small_network(model), (batch, known), 0.0)
+    assert set(terms) == {"loss"} | {entry.name for entry in fields(FaceLossWeights)}
+
+
 def test_settings_name_what_is_missing():
     with pytest.raises(ConfigError, match=r"face\.synthetic"):
-        TrainMeshnetConfig(network="meshnet")
+        TrainRegressorConfig()
     with pytest.raises(ConfigError, match="photographs"):
         FaceMeshNetSettings(photo_share=0.5)
     with pytest.raises(ConfigError, match="keep is -1"):
@@ -401,18 +414,18 @@ def test_batches_mix_photographs_in_and_repeat_with_the_seed(model, samples):
 @pytest.mark.slow
 def test_a_few_steps_bring_vertices_nearer_and_repeat_themselves(model, corrector, samples, tmp_path):
     lit = torch.ones(len(samples.images), dtype=torch.bool)
-    loss = FaceLoss(corrector, FaceLossWeights(), 32)
+    losses = CorrectionLosses(corrector, FaceLoss(corrector, FaceLossWeights(), 32), torch.float32)
 
     def steps(state, n):
-        return [train_step(state, corrector, loss, samples, lit, 3e-3, 0.9, torch.float32) for _ in range(n)]
+        return [train_step(state, losses, [(samples, lit)], 3e-3, max_norm=2.0) for _ in range(n)]
 
-    state = new_state(small_network(model), 0.0)
+    state = small_state(model)
     rows = steps(state, 40)
     assert rows[-2]["vertex"] < 0.9 * rows[0]["vertex"]
     assert rows[-2]["sigma"] < rows[0]["sigma"]
     save_checkpoint(state, tmp_path / "state.pt")
     steps(state, 2)
-    resumed = new_state(small_network(model, seed=9), 0.0)
+    resumed = small_state(model, seed=9)
     load_checkpoint(resumed, tmp_path / "state.pt")
     steps(resumed, 2)
     for a, b in zip(state.average.parameters(), resumed.average.parameters(), strict=True):
@@ -422,11 +435,12 @@ def test_a_few_steps_bring_vertices_nearer_and_repeat_themselves(model, correcto
 @pytest.mark.slow
 def test_photographs_alone_bring_the_rendering_nearer(model, corrector, samples):
     photos = replace(samples, truth=replace(samples.truth, known=torch.zeros(len(samples.images))))
-    state = new_state(small_network(model), 0.0)
+    state = small_state(model)
     weights = FaceLossWeights(photometric=3.0, landmark=0.3, symmetry=0.1, smooth_albedo=0.1, keep=0.1)
     loss = FaceLoss(corrector, weights, 48)
     first = copy.deepcopy(state.network)
     lit = torch.zeros(len(samples.images), dtype=torch.bool)
-    rows = [train_step(state, corrector, loss, photos, lit, 3e-3, 0.9, torch.float32, first) for _ in range(30)]
+    losses = CorrectionLosses(corrector, loss, torch.float32, first)
+    rows = [train_step(state, losses, [(photos, lit)], 3e-3, max_norm=2.0) for _ in range(30)]
     assert rows[-2]["photometric"] < 0.8 * rows[0]["photometric"]
     assert rows[-2]["keep"] < 1.0

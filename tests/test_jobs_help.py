@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from raylib.cli import main_with_commands, parse
+from raylib.config import TRAIN_MESHNET
 
 ROOT = Path(__file__).resolve().parents[1]
 SINGLE = ("build_prior", "demo", "reconstruct", "report", "synthesize", "train_meshnet", "train_unet")
@@ -38,11 +39,14 @@ def test_every_job_is_here():
     assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == {*SINGLE, *SEVERAL}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_explains_every_option_with_its_default(name, capsys):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [*((name, ()) for name in COMMANDS), *(("train_meshnet", ("--network", name)) for name in TRAIN_MESHNET.classes)],
+)
+def test_help_explains_every_option_with_its_default(name, words, capsys):
     command = COMMANDS[name]
     with pytest.raises(SystemExit) as caught:
-        parse(command.config_class, command.description, ["--help"])
+        parse(command.config_class, command.description, [*words, "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
     options = re.split(r"\n  (?=--)", text.partition("options:\n")[2])[1:]

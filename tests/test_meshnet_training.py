@@ -11,7 +11,15 @@ import torch
 from torch import distributed, multiprocessing
 
 from raylib.cli import parse
-from raylib.config import LossWeights, PaperSettings, TrainMeshnetConfig
+from raylib.config import (
+    TRAIN_MESHNET,
+    BabySettings,
+    LossWeights,
+    PaperSettings,
+    TermWeights,
+    TrainBabyMeshnetConfig,
+    TrainPaperConfig,
+)
 from raylib.datasets.face_set import FaceSet
 from raylib.datasets.rendered_faces import render_faces
 from raylib.deformation import TemplateScene, TrainedMeshnet, load_meshnet, network_input, save_meshnet
@@ -21,47 +29,55 @@ from raylib.networks.meshnet import MeshNetPaper
 from raylib.networks.vgg import random_vgg
 from raylib.segmentation import FASSEG_COLOURS, Label
 from raylib.templates import load_template
-from raylib.training.meshnet_loop import (
-    MeshTrainState,
+from raylib.training.loop import (
+    BatchPlan,
+    Schedule,
+    TrainState,
+    Worker,
     load_checkpoint,
     new_state,
-    rate_at,
     save_checkpoint,
     train_step,
 )
+from raylib.training.meshnet_loop import adam
 from raylib.training.meshnet_loss import PaperLoss
 from raylib.training.paper_tasks import BabyTask, FaceTask, flying_edges, masked_psnr, silhouette_iou
-from raylib.training.unet_loop import BatchPlan
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "meshnet_curve.json"
-CPU = torch.device("cpu")
 PX = 46
+NUM_TRAIN = 8
 
 
-def _task(vgg: bool = False, px: int = PX, count: int = 8) -> FaceTask:
+def _task(vgg: bool = False, px: int = PX, count: int = NUM_TRAIN) -> FaceTask:
     faces = render_faces(count, px)
-    config = TrainMeshnetConfig(image_px=px, paper=PaperSettings(loss=LossWeights(vgg=0.0)))
-    task = FaceTask(config, faces, faces.select(slice(0, 3)), CPU)
+    config = TrainPaperConfig(image_px=px, paper=PaperSettings(loss=LossWeights(vgg=0.0)))
+    task = FaceTask(config, faces, faces.select(slice(0, 3)), Worker())
     if vgg:
         task.loss = PaperLoss(task.scene, LossWeights(), random_vgg())
     return task
 
 
-def _state(task: FaceTask, seed: int = 0) -> MeshTrainState:
+def _fresh(task: FaceTask | BabyTask) -> TrainState:
+    network = task.new_network()
+    return new_state(network, adam(network))
+
+
+def _state(task: FaceTask, seed: int = 0) -> TrainState:
     torch.manual_seed(seed)
-    return new_state(task.new_network())
+    return _fresh(task)
 
 
-def _train(task: FaceTask, state: MeshTrainState, epochs: int, images: int = 2) -> list[dict[str, float]]:
+def _train(task: FaceTask, state: TrainState, epochs: int, images: int = 2) -> list[dict[str, float]]:
     torch.set_num_threads(1)
-    steps = task.num_train // images
-    plan = BatchPlan(np.ones(task.num_train, np.uint8), images, steps, seed=0)
+    steps = NUM_TRAIN // images
+    plan = BatchPlan(np.ones(NUM_TRAIN, np.uint8), images, steps, seed=0)
+    schedule = Schedule(8 * steps, 0, 5e-4, last=0.1)
     rows = []
     while state.epoch < epochs:
         for number, chosen in enumerate(plan.batches(state.epoch)):
-            done = (state.epoch + number / steps) / 8
-            rows.append(train_step(state, task, [chosen], rate_at(done, 5e-4, 0.1), done))
+            at = state.epoch * steps + number
+            rows.append(train_step(state, task.losses, [chosen], schedule.at(at), at / (8 * steps)))
         state.epoch += 1
     return rows
 
@@ -143,10 +159,10 @@ def _gradient_of_one_face(rank: int, folder: str) -> None:
 def test_four_workers_one_worker_and_accumulation_give_one_gradient(tmp_path):
     task = _task(vgg=True, count=4)
     together = _state(task)
-    train_step(together, task, [np.arange(4)], 0.0, 0.0)
+    train_step(together, task.losses, [np.arange(4)], 0.0, 0.0)
     expected = [p.grad.clone() for p in together.network.parameters()]
     accumulated = _state(task)
-    train_step(accumulated, task, [np.array([i]) for i in range(4)], 0.0, 0.0)
+    train_step(accumulated, task.losses, [np.array([i]) for i in range(4)], 0.0, 0.0)
     multiprocessing.spawn(_gradient_of_one_face, (str(tmp_path),), nprocs=4)
     spread = torch.load(tmp_path / "gradient.pt")
     expected, one = (torch.cat([g.flatten() for g in grads]) for grads in (expected, spread))
@@ -197,14 +213,14 @@ def test_training_makes_the_pictures_alike():
 
 
 def test_babymeshnet_closes_in_on_its_target():
-    loss = LossWeights(mse=1, vgg=0, chamfer=0, edge=0, normal=0, laplacian=0)
-    paper = PaperSettings(template="sphere", target="teapot", loss=loss, distance=2.7, fov_deg=60.0)
-    task = BabyTask(TrainMeshnetConfig(network="babymeshnet", image_px=PX, paper=paper), CPU)
+    loss = TermWeights(mse=1, vgg=0, chamfer=0, edge=0, normal=0, laplacian=0)
+    paper = BabySettings(template="sphere", target="teapot", loss=loss, distance=2.7, fov_deg=60.0)
+    task = BabyTask(TrainBabyMeshnetConfig(image_px=PX, paper=paper), Worker())
     torch.manual_seed(0)
-    state = new_state(task.new_network())
+    state = _fresh(task)
     before, _ = task.validate(state.network)
     for _ in range(80):
-        train_step(state, task, [np.zeros(1, int)], 3e-3, 0.0)
+        train_step(state, task.losses, [np.zeros(1, int)], 3e-3, 0.0)
     after, _ = task.validate(state.network)
     assert after["val_mse"] < 0.1 * before["val_mse"]
     assert after["val_iou"] > 0.75 > 2 * before["val_iou"]
@@ -254,9 +270,9 @@ def test_rendered_faces_are_functions_of_their_seeds():
     sorted(p.name for p in (ROOT / "configs").iterdir() if p.name.startswith(("meshnet_paper", "babymeshnet"))),
 )
 def test_the_shipped_configurations_are_valid(name):
-    config = parse(TrainMeshnetConfig, "", ["--config", str(ROOT / "configs" / name)])
+    config = parse(TRAIN_MESHNET, "", ["--config", str(ROOT / "configs" / name)])
     assert config.images_per_worker == 1  # the paper's
-    assert config.data.rendered == (0 if config.network == "meshnet_paper" else 256)
+    assert isinstance(config, TrainBabyMeshnetConfig) or config.data.rendered == 0
     if name == "meshnet_paper.yaml":
         assert config.paper.loss == LossWeights()
         assert (config.image_px, config.epochs) == (64, 12)

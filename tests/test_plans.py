@@ -22,7 +22,9 @@ from raylib.config import (
     SegmentationData,
     SynthesisSettings,
     SynthesizeConfig,
-    TrainMeshnetConfig,
+    TrainBabyMeshnetConfig,
+    TrainPaperConfig,
+    TrainRegressorConfig,
     TrainStage,
     TrainUnetConfig,
 )
@@ -88,7 +90,7 @@ def test_a_training_of_the_u_net(tmp_path):
 def test_a_training_of_the_paper_s_networks(tmp_path):
     places = {"name": "run", "storage_path": str(tmp_path / "storage"), "out": str(tmp_path / "out")}
     data = MeshnetData(rendered=20, cache=str(tmp_path / "cache"))
-    config = TrainMeshnetConfig(**places, data=data, image_px=46, epochs=3, images_per_worker=4)
+    config = TrainPaperConfig(**places, data=data, image_px=46, epochs=3, images_per_worker=4)
     text = said(print_meshnet_plan, config, tmp_path)
     # Of twenty faces two are for validation; eighteen make four steps of four.
     assert "20 rendered faces: to be prepared first\nwould train meshnet_paper for 3 epochs of 4 steps\n" in text
@@ -98,25 +100,25 @@ def test_a_training_of_the_paper_s_networks(tmp_path):
     assert cache_file(tmp_path / "cache", source.key).exists()
     assert "20 rendered faces: prepared already\n" in said(print_meshnet_plan, config, tmp_path)
     searched = MeshnetData(rendered=20, photos=str(tmp_path), cache=str(tmp_path / "cache"))
-    text = said(print_meshnet_plan, TrainMeshnetConfig(**places, data=searched, image_px=46), tmp_path)
+    text = said(print_meshnet_plan, TrainPaperConfig(**places, data=searched, image_px=46), tmp_path)
     assert "0 photographs to find faces in: to be prepared first\n" in text and "every face once\n" in text
-    baby = TrainMeshnetConfig(**places, network="babymeshnet", epochs=2, steps_per_epoch=7)
+    baby = TrainBabyMeshnetConfig(**places, epochs=2, steps_per_epoch=7)
     text = said(print_meshnet_plan, baby, tmp_path)
     assert "would train babymeshnet for 2 epochs of 7 steps\n" in text and "safetensors" not in text
     with pytest.raises(ConfigError, match="data names no faces"):
-        said(print_meshnet_plan, TrainMeshnetConfig(**places, data=MeshnetData()), tmp_path)
+        said(print_meshnet_plan, TrainPaperConfig(**places, data=MeshnetData()), tmp_path)
 
 
 def test_a_training_of_the_fit_corrector(tmp_path, synthetic):
     face = FaceMeshNetSettings(str(synthetic), str(synthetic), cache=str(tmp_path / "cache"))
     places = {"name": "run", "storage_path": str(tmp_path / "storage"), "out": str(tmp_path / "out")}
-    config = TrainMeshnetConfig(**places, network="meshnet", face=face, images_per_worker=2, epochs=4)
+    config = TrainRegressorConfig(**places, face=face, images_per_worker=2, epochs=4)
     text = said(print_meshnet_plan, config, tmp_path)
     assert f"train: 3 faces of {synthetic}, to be prepared first in {tmp_path}/cache/train\n" in text
     assert "would train meshnet for 4 epochs of about 1 steps\n" in text
     with pytest.raises(ConfigError, match="expected faces/"):
         gone = FaceMeshNetSettings(str(tmp_path), str(synthetic), cache=str(tmp_path / "cache"))
-        said(print_meshnet_plan, TrainMeshnetConfig(**places, network="meshnet", face=gone), tmp_path)
+        said(print_meshnet_plan, TrainRegressorConfig(**places, face=gone), tmp_path)
 
 
 def test_synthesis(synthetic):

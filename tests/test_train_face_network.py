@@ -10,10 +10,10 @@ import torch
 from training_runs import ROOT
 
 from raylib.cli import parse
-from raylib.config import FaceMeshNetSettings, TrainMeshnetConfig
+from raylib.config import TRAIN_MESHNET, FaceMeshNetSettings, TrainRegressorConfig
 from raylib.face_network import load_weights
 from raylib.morphable import load_prior
-from raylib.training.face_meshnet_ray import start
+from raylib.training.face_cascade import start
 
 
 def job(name, *words):
@@ -56,15 +56,15 @@ def test_synthetic_faces_become_weights(tmp_path):
         init_weights=str(out / "meshnet.safetensors"), teach_cascade=True, synthetic=str(tmp_path / "train"),
         validation=str(tmp_path / "validation"),
     )  # fmt: skip
-    network, taught = start(TrainMeshnetConfig(network="meshnet", face=face))
+    network, taught = start(TrainRegressorConfig(face=face))
     assert network.training and not torch.equal(taught.cascade.weights, corrector.cascade.weights)
     torch.testing.assert_close(taught.cascade.means, corrector.cascade.means, rtol=0, atol=0)
     assert torch.equal(taught.mean_albedo, corrector.mean_albedo) and len(taught.closing.weights) == 0
-    untaught = start(TrainMeshnetConfig(network="meshnet", face=replace(face, teach_cascade=False)))[1]
+    untaught = start(TrainRegressorConfig(face=replace(face, teach_cascade=False)))[1]
     assert torch.equal(untaught.cascade.weights, corrector.cascade.weights)
 
 
 def test_only_a_cascade_that_is_there_can_be_taught_on(capsys):
     with pytest.raises(SystemExit):
-        parse(TrainMeshnetConfig, "", ["--face.teach_cascade=true"])
+        parse(TRAIN_MESHNET, "", ["--network=meshnet", "--face.teach_cascade=true"])
     assert "init_weights" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from training_runs import Driver, epoch_of
 
 from raylib.cli import parse
-from raylib.config import TrainMeshnetConfig
+from raylib.config import TRAIN_MESHNET, TrainPaperConfig
 from raylib.datasets.face_set import cached
 from raylib.datasets.rendered_faces import render_faces
 from raylib.deformation import load_meshnet
@@ -133,7 +133,7 @@ def test_storage_that_cannot_be_written_stops_the_job_before_any_work(tmp_path):
     from raylib.training.meshnet_ray import run_training
 
     (tmp_path / "file").write_text("no folder")
-    config = TrainMeshnetConfig(storage_path=str(tmp_path / "file"), out=str(tmp_path / "out"))
+    config = TrainPaperConfig(storage_path=str(tmp_path / "file"), out=str(tmp_path / "out"))
     with pytest.raises(ConfigError, match=r"storage_path '.*file' cannot be written"):
         run_training(config)
     assert not (tmp_path / "out").exists()
@@ -147,7 +147,7 @@ def test_a_bucket_out_of_reach_is_one_sentence(monkeypatch, tmp_path):
     names = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
     for name, value in (names | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}).items():
         monkeypatch.setenv(name, value)
-    config = TrainMeshnetConfig(storage_path="s3://bucket/train", out=str(tmp_path))
+    config = TrainPaperConfig(storage_path="s3://bucket/train", out=str(tmp_path))
     with pytest.raises(ConfigError, match=r"'s3://bucket/train' cannot be written: .*connect"):
         check_storage(config)
 
@@ -178,7 +178,7 @@ def test_faces_are_prepared_once(tmp_path):
 )
 def test_impossible_settings_are_one_sentence(option, capsys):
     with pytest.raises(SystemExit) as stop:
-        parse(TrainMeshnetConfig, "", [option])
+        parse(TRAIN_MESHNET, "", [option])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip()
     assert len(error.splitlines()) == 1
@@ -186,5 +186,5 @@ def test_impossible_settings_are_one_sentence(option, capsys):
 
 
 def test_without_options_it_trains_on_rendered_faces():
-    config = parse(TrainMeshnetConfig, "", [])
+    config = parse(TRAIN_MESHNET, "", [])
     assert (config.network, config.data.rendered, config.paper.loss.vgg) == ("meshnet_paper", 256, 0)

@@ -1,4 +1,5 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,20 @@ from raylib.networks.unet import UNet
 from raylib.segmentation import Label
 from raylib.segmentation_metrics import class_scores
 from raylib.training.augmentation import Augmentation
-from raylib.training.segmentation_loss import segmentation_loss
-from raylib.training.unet_loop import (
+from raylib.training.loop import (
     BatchPlan,
     Schedule,
     TrainState,
-    augmented_batches,
     load_checkpoint,
     new_state,
     save_checkpoint,
     train_step,
-    validate,
 )
+from raylib.training.segmentation_loss import segmentation_loss
+from raylib.training.unet_loop import adamw, augmented_batches, label_losses, validate
 
 CPU = torch.device("cpu")
+LOSSES = partial(label_losses, precision=torch.float32)
 
 
 def _faces(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -130,25 +131,30 @@ def test_a_short_share_starts_over():
     assert np.bincount(plan.batches(0).ravel()).tolist() == [4, 4]
 
 
+def _state(weight_decay: float = 0.01, ema_decay: float = 0.9, seed: int = 0) -> TrainState:
+    network = _network(seed)
+    return new_state(network, adamw(network, weight_decay), ema_decay)
+
+
 def _train(state: TrainState, epochs: int) -> list[float]:
     images, labels = _faces(8, 40)
     plan = BatchPlan(np.ones(8, np.uint8), batch_size=4, steps=2, seed=0)
     losses = []
     while state.epoch < epochs:
-        for x, y in augmented_batches(images, labels, plan, state.epoch, 32, Augmentation(), CPU):
-            losses.append(train_step(state, x, y, 3e-3, 0.9, torch.float32))
+        batches = augmented_batches(images, labels, plan, state.epoch, 32, Augmentation(), CPU)
+        losses += [train_step(state, LOSSES, [batch], 3e-3, max_norm=1.0)["loss"] for batch in batches]
         state.epoch += 1
     return losses
 
 
 def test_a_run_resumed_from_its_checkpoint_is_the_run_that_was_never_stopped(tmp_path):
-    whole = new_state(_network(), 0.01)
+    whole = _state()
     losses = _train(whole, 4)
-    stopped = new_state(_network(), 0.01)
+    stopped = _state()
     first = _train(stopped, 2)
     stopped.history.append({"epoch": 2.0})
     save_checkpoint(stopped, tmp_path / "state.pt")
-    resumed = new_state(_network(seed=9), 0.01)
+    resumed = _state(seed=9)
     load_checkpoint(resumed, tmp_path / "state.pt")
     assert resumed.history == [{"epoch": 2.0}]
     assert first + _train(resumed, 4) == pytest.approx(losses, rel=1e-5)
@@ -159,23 +165,23 @@ def test_a_run_resumed_from_its_checkpoint_is_the_run_that_was_never_stopped(tmp
 
 
 def test_the_average_lags_behind_the_network():
-    state = new_state(_network(), 0.0)
+    state = _state(0.0, ema_decay=0.99)
     images, labels = _batch(2)
     start = state.average.head.bias.clone()
     for _ in range(3):
-        train_step(state, images, labels, 1e-2, 0.99, torch.float32)
+        train_step(state, LOSSES, [(images, labels)], 1e-2, max_norm=1.0)
     moved, lagged = (state.network.head.bias - start).norm(), (state.average.head.bias - start).norm()
     assert 0 < lagged < moved
     assert not any(p.requires_grad for p in state.average.parameters())
 
 
 def test_training_learns_drawn_faces():
-    state = new_state(_network(), 0.01)
+    state = _state()
     images, labels = _faces(12, 40)
     plan = BatchPlan(np.ones(12, np.uint8), batch_size=4, steps=150, seed=0)
     schedule = Schedule(150, 10, 3e-3)
-    for step, (x, y) in enumerate(augmented_batches(images, labels, plan, 0, 32, Augmentation().scaled(0.2), CPU)):
-        train_step(state, x, y, schedule.at(step), 0.9, torch.float32)
+    for step, batch in enumerate(augmented_batches(images, labels, plan, 0, 32, Augmentation().scaled(0.2), CPU)):
+        train_step(state, LOSSES, [batch], schedule.at(step), max_norm=1.0)
     seen, truth = _faces(20, 32)
     scores = class_scores(validate(state.average, seen[12:], truth[12:], 4, CPU, torch.float32))
     assert scores.pixel_accuracy > 0.92

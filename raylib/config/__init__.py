@@ -12,6 +12,9 @@ from raylib.config.benchmark import (
     BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
+from raylib.config.choice import (
+    Choice,
+)
 from raylib.config.demo import (
     DemoConfig,
 )
@@ -26,10 +29,17 @@ from raylib.config.face_meshnet import (
     FaceMeshNetSettings,
 )
 from raylib.config.meshnet import (
+    TRAIN_MESHNET,
+    BabySettings,
     LossWeights,
     MeshnetData,
     PaperSettings,
-    TrainMeshnetConfig,
+    SceneSettings,
+    TermWeights,
+    TrainBabyMeshnetConfig,
+    TrainMeshConfig,
+    TrainPaperConfig,
+    TrainRegressorConfig,
 )
 from raylib.config.prior import (
     BuildPriorConfig,
@@ -66,6 +76,8 @@ __all__ = [
     "FAILED",
     "REPLACED",
     "STATUSES",
+    "TRAIN_MESHNET",
+    "BabySettings",
     "BenchmarkBucketConfig",
     "BenchmarkPicturesConfig",
     "BenchmarkReconstructConfig",
@@ -74,6 +86,7 @@ __all__ = [
     "BenchmarkTrainConfig",
     "BenchmarkYaleBConfig",
     "BuildPriorConfig",
+    "Choice",
     "DemoConfig",
     "DetectorChoice",
     "EvaluateAppearanceConfig",
@@ -90,10 +103,15 @@ __all__ = [
     "Privacy",
     "ReconstructConfig",
     "ReportConfig",
+    "SceneSettings",
     "SegmentationData",
     "SynthesisSettings",
     "SynthesizeConfig",
-    "TrainMeshnetConfig",
+    "TermWeights",
+    "TrainBabyMeshnetConfig",
+    "TrainMeshConfig",
+    "TrainPaperConfig",
+    "TrainRegressorConfig",
     "TrainRun",
     "TrainStage",
     "TrainUnetConfig",

@@ -115,7 +115,7 @@ class BenchmarkStagesConfig:
         output: JSON file with the figures; nothing is written if empty.
     """
 
-    runs: tuple[str, ...]
+    runs: tuple[str, ...] = field(metadata=path_field())
     picture: str = field(default="", metadata=path_field(output=True))
     output: str = field(default="out/benchmark_stages.json", metadata=path_field(output=True))
 

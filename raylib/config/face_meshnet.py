@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from raylib.config.checks import require
+from raylib.config.checks import require, require_read
+from raylib.config.paths import path_field
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,11 @@ class FaceMeshNetSettings:
         loss: weight of each term, a number without unit; 0 leaves the term out.
     """
 
-    synthetic: str = ""
-    validation: str = ""
-    photographs: str | None = None
+    synthetic: str = field(default="", metadata=path_field())
+    validation: str = field(default="", metadata=path_field())
+    photographs: str | None = field(default=None, metadata=path_field())
     held_out_photographs: int = 100
-    cache: str = "out/face_samples"
+    cache: str = field(default="out/face_samples", metadata=path_field(output=True))
     photo_share: float = 0.0
     widths: tuple[int, ...] = (32, 64, 128, 256)
     graph_widths: tuple[int, ...] = (128, 64, 32)
@@ -104,7 +105,7 @@ class FaceMeshNetSettings:
     warmup_steps: int = 100
     weight_decay: float = 0.02
     ema_decay: float = 0.998
-    init_weights: str | None = None
+    init_weights: str | None = field(default=None, metadata=path_field())
     teach_cascade: bool = False
     loss: FaceLossWeights = field(default_factory=FaceLossWeights)
 
@@ -124,6 +125,28 @@ class FaceMeshNetSettings:
         held = self.held_out_photographs
         require(held >= 0, "held_out_photographs", held, "at least 0")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")
+        self._require_read()
+
+    def _require_read(self) -> None:
+        """Raises a `ConfigError` where an option is given that no step of this training reads."""
+        require_read(self, self.init_weights is None, ("cascade_steps",), "init_weights bring a cascade")
+        taught = self.trains_cascade
+        require_read(self, taught, ("cascade_ridge",), "teach_cascade leaves that of init_weights as it is")
+        compared = taught and self.photographs is not None
+        with_photographs = ("cascade_noise", "closing_ridge")
+        require_read(self, compared, with_photographs, "no cascade is trained beside photographs")
+        used = self.photo_share > 0 or (taught and self.cascade_noise > 0)
+        read = ("photographs", "held_out_photographs")
+        require_read(self, used, read, "photo_share is 0 and no cascade is trained with cascade_noise")
+        seen = ("landmark", "photometric", "symmetry", "smooth_albedo")
+        require_read(self.loss, self.photo_share > 0, seen, "face.photo_share is 0")
+        kept = self.photo_share > 0 and self.init_weights is not None
+        require_read(self.loss, kept, ("keep",), "face.photo_share is 0 or face.init_weights is not given")
+
+    @property
+    def trains_cascade(self) -> bool:
+        """Whether these faces teach a cascade, a new one or that of `init_weights`."""
+        return self.init_weights is None or self.teach_cascade
 
     @property
     def architecture(self) -> dict[str, object]:

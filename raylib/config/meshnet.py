@@ -1,15 +1,19 @@
-"""Settings of `jobs/train_meshnet.py`."""
+"""Settings of `jobs/train_meshnet.py`: a class for each network, with the options that its training reads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal
 
 from raylib.config.checks import require
+from raylib.config.choice import Choice
 from raylib.config.face_meshnet import FaceMeshNetSettings
+from raylib.config.paths import path_field
 from raylib.config.reconstruct import FaceSettings
 from raylib.config.segmentation import SegmentationData
 from raylib.config.training import TrainRun
+
+Network = Literal["meshnet", "meshnet_paper", "babymeshnet"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class MeshnetData:
 
     rendered: int = 0
     labelled: SegmentationData = field(default_factory=SegmentationData)
-    photos: str | None = None
+    photos: str | None = field(default=None, metadata=path_field())
     faces: FaceSettings = field(default_factory=FaceSettings)
     crop: bool = True
     validation_share: float = 0.1
-    cache: str = "out/cache"
+    cache: str = field(default="out/cache", metadata=path_field(output=True))
 
     def __post_init__(self) -> None:
         require(self.rendered >= 0, "rendered", self.rendered, "at least 0")
@@ -42,7 +46,7 @@ class MeshnetData:
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class TermWeights:
     """Weights of the loss's terms; the defaults are the paper's equation 5 (`paper.loss`).
 
     A term of weight 0 is not computed.
@@ -54,7 +58,6 @@ class LossWeights:
         edge: mean squared length of edges.
         normal: inconsistency of neighbouring triangles' normals.
         laplacian: distance of vertices from the mean of their neighbours.
-        masked: blacken what the segmentation calls background in both pictures first.
     """
 
     mse: float = 0.5
@@ -63,7 +66,6 @@ class LossWeights:
     edge: float = 1.0
     normal: float = 0.01
     laplacian: float = 0.1
-    masked: bool = True
 
     def __post_init__(self) -> None:
         for name in ("mse", "vgg", "chamfer", "edge", "normal", "laplacian"):
@@ -71,13 +73,22 @@ class LossWeights:
 
 
 @dataclass(frozen=True)
-class PaperSettings:
-    """What the paper's networks and their scene need (`paper`).
+class LossWeights(TermWeights):
+    """Weights of the terms of a loss on photographs (`paper.loss`).
+
+    Attributes:
+        masked: blacken what the segmentation calls background in both pictures first.
+    """
+
+    masked: bool = True
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """Template, camera, light and softness of the paper's networks (`paper`).
 
     Attributes:
         template: mesh that is deformed: "sphere" (2562 vertices), "hemisphere" (2113), "teapot", or an OBJ file.
-        target: mesh whose picture BabyMeshNet imitates, named likewise.
-        loss: weight of each term, a number without unit; 0 leaves the term out.
         vgg_weights: "torchvision", which downloads them once, or a file of VGG19's weights (see `networks.vgg`).
         sigma_px2: softness of silhouettes in squared pixels of the rendered picture, at the end of training.
         first_sigma_px2: the same at the start; it falls geometrically over the first half of the steps.
@@ -89,10 +100,8 @@ class PaperSettings:
         ambient: share of the light that comes from everywhere, 0 to 1; the rest comes from the camera's side.
     """
 
-    template: str = "hemisphere"
-    target: str = "teapot"
-    loss: LossWeights = field(default_factory=LossWeights)
-    vgg_weights: str = "torchvision"
+    template: str = field(default="hemisphere", metadata=path_field("sphere", "hemisphere", "teapot"))
+    vgg_weights: str = field(default="torchvision", metadata=path_field("torchvision"))
     sigma_px2: float = 0.2
     first_sigma_px2: float = 0.2
     composite: Literal["over", "softmax"] = "over"
@@ -109,56 +118,149 @@ class PaperSettings:
 
 
 @dataclass(frozen=True)
-class TrainMeshnetConfig(TrainRun):
-    """`jobs/train_meshnet.py`: networks that deform a template until its picture is the photograph.
-
-    The defaults train MeshNet on faces rendered from the shipped prior, in a few minutes on two cores and without
-    the VGG term, whose weights are not shipped.
+class PaperSettings(SceneSettings):
+    """What the paper's MeshNet and its scene need (`paper`).
 
     Attributes:
-        network: `babymeshnet` on one picture of a mesh, `meshnet_paper` on faces, or `meshnet`, which corrects
-            landmark fits and reads `face` instead of `data` and `paper`.
-        data: faces; BabyMeshNet needs none.
-        paper: what the paper's networks need besides.
-        face: what `meshnet` needs besides.
-        image_px: side in pixels of the pictures that go into the network, and of the rendered ones.
+        loss: weight of each term, a number without unit; 0 leaves the term out.
+    """
+
+    loss: LossWeights = field(default_factory=LossWeights)
+
+
+@dataclass(frozen=True)
+class BabySettings(SceneSettings):
+    """What BabyMeshNet and its scene need (`paper`).
+
+    Attributes:
+        target: mesh whose picture is imitated, named as `template` is.
+        loss: weight of each term, a number without unit; 0 leaves the term out.
+    """
+
+    target: str = field(default="teapot", metadata=path_field("sphere", "hemisphere", "teapot"))
+    loss: TermWeights = field(default_factory=TermWeights)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read = self.loss.vgg > 0 or self.vgg_weights == "torchvision"
+        require(read, "vgg_weights", self.vgg_weights, "none where the weight loss.vgg is 0: nothing would read them")
+
+
+@dataclass(frozen=True)
+class _TrainMeshConfig(TrainRun):
+    """What the trainings of all mesh networks read.
+
+    Attributes:
+        network: `meshnet`, which corrects landmark fits, or the paper's: `meshnet_paper` on faces, `babymeshnet` on
+            one picture of a mesh. Each reads its own options; `--network NAME --help` explains them.
+        image_px: side in pixels of the rendered pictures, and of those that go into the paper's networks.
         epochs: passes over the faces; for BabyMeshNet of `steps_per_epoch` steps each.
         steps_per_epoch: steps of an epoch, 0 for as many as show every face once.
-        images_per_worker: pictures per forward and backward pass of a worker. The paper used 1, because larger
-            batches crashed; nothing here needs that.
-        accumulate: passes whose gradients make one optimiser step.
-        learning_rate: Adam's step size at the beginning.
-        decay_last: factor to which the learning rate falls by the last step, along half a cosine; 1 keeps it.
+        learning_rate: step size of Adam or AdamW at the beginning or, for `meshnet`, after `face.warmup_steps`.
         checkpoint_epochs: epochs between checkpoints and validations.
         strip_epochs: epochs between the pictures of the strip that shows the same faces over time.
     """
 
     name: str = "meshnet_prior"
-    storage_path: str = "out/train"
-    out: str = "out/meshnet_prior"
-    network: Literal["babymeshnet", "meshnet_paper", "meshnet"] = "meshnet_paper"
-    data: MeshnetData = field(default_factory=lambda: MeshnetData(rendered=256))
-    paper: PaperSettings = field(default_factory=lambda: PaperSettings(loss=LossWeights(vgg=0.0)))
-    face: FaceMeshNetSettings = field(default_factory=FaceMeshNetSettings)
+    storage_path: str = field(default="out/train", metadata=path_field(output=True))
+    out: str = field(default="out/meshnet_prior", metadata=path_field(output=True))
+    network: Network = "meshnet_paper"
     image_px: int = 64
     epochs: int = 12
     steps_per_epoch: int = 0
-    images_per_worker: int = 8
-    accumulate: int = 1
     learning_rate: float = 2e-3
-    decay_last: float = 0.1
     checkpoint_epochs: int = 1
     strip_epochs: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        own = next(f.default for f in fields(self) if f.name == "network")
+        require(self.network == own, "network", self.network, f"{own!r} in a {type(self).__name__}")
         require(self.image_px >= 46, "image_px", self.image_px, "at least 46, below which nothing is left to pool")
-        for name in ("epochs", "images_per_worker", "accumulate", "checkpoint_epochs", "strip_epochs"):
+        for name in ("epochs", "checkpoint_epochs", "strip_epochs"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        if self.network == "meshnet":
-            require(bool(self.face.synthetic), "face.synthetic", self.face.synthetic, "a folder or URI")
-            require(bool(self.face.validation), "face.validation", self.face.validation, "a folder or URI")
-            require(self.accumulate == 1, "accumulate", self.accumulate, "1 with the network meshnet")
         require(self.steps_per_epoch >= 0, "steps_per_epoch", self.steps_per_epoch, "at least 0")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
-        require(0 < self.decay_last <= 1, "decay_last", self.decay_last, "a share above 0, at most 1")
+
+
+def _require_decay(config: TrainPaperConfig | TrainBabyMeshnetConfig) -> None:
+    require(0 < config.decay_last <= 1, "decay_last", config.decay_last, "a share above 0, at most 1")
+
+
+@dataclass(frozen=True)
+class TrainPaperConfig(_TrainMeshConfig):
+    """`jobs/train_meshnet.py --network meshnet_paper`: faces become a template deformed until it looks like them.
+
+    The defaults train on faces rendered from the shipped prior, in a few minutes on two cores and without the VGG
+    term, whose weights are not shipped.
+
+    Attributes:
+        data: faces.
+        paper: what the network and its scene need.
+        images_per_worker: pictures per forward and backward pass of a worker. The paper used 1, because larger
+            batches crashed; nothing here needs that.
+        accumulate: passes whose gradients make one optimiser step.
+        decay_last: factor to which the learning rate falls by the last step, along half a cosine; 1 keeps it.
+    """
+
+    network: Network = "meshnet_paper"
+    data: MeshnetData = field(default_factory=lambda: MeshnetData(rendered=256))
+    paper: PaperSettings = field(default_factory=lambda: PaperSettings(loss=LossWeights(vgg=0.0)))
+    images_per_worker: int = 8
+    accumulate: int = 1
+    decay_last: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_decay(self)
+        for name in ("images_per_worker", "accumulate"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+
+
+@dataclass(frozen=True)
+class TrainBabyMeshnetConfig(_TrainMeshConfig):
+    """`jobs/train_meshnet.py --network babymeshnet`: a template is deformed until it looks like the target.
+
+    Attributes:
+        paper: what the network and its scene need.
+        decay_last: factor to which the learning rate falls by the last step, along half a cosine; 1 keeps it.
+    """
+
+    network: Network = "babymeshnet"
+    paper: BabySettings = field(default_factory=lambda: BabySettings(loss=TermWeights(vgg=0.0)))
+    decay_last: float = 0.1
+    images_per_worker: ClassVar[int] = 1  # there is only one picture
+    accumulate: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_decay(self)
+
+
+@dataclass(frozen=True)
+class TrainRegressorConfig(_TrainMeshConfig):
+    """`jobs/train_meshnet.py --network meshnet`: the network that corrects landmark fits.
+
+    Attributes:
+        face: samples, network and loss.
+        images_per_worker: pictures per step of a worker.
+    """
+
+    network: Network = "meshnet"
+    face: FaceMeshNetSettings = field(default_factory=FaceMeshNetSettings)
+    images_per_worker: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.face.synthetic), "face.synthetic", self.face.synthetic, "a folder or URI")
+        require(bool(self.face.validation), "face.validation", self.face.validation, "a folder or URI")
+        require(self.images_per_worker >= 1, "images_per_worker", self.images_per_worker, "at least 1")
+
+
+TrainMeshConfig = TrainPaperConfig | TrainBabyMeshnetConfig | TrainRegressorConfig
+TRAIN_MESHNET: Choice[TrainMeshConfig] = Choice(
+    "network",
+    "meshnet_paper",
+    {"meshnet": TrainRegressorConfig, "meshnet_paper": TrainPaperConfig, "babymeshnet": TrainBabyMeshnetConfig},
+)
+"""What `jobs/train_meshnet.py` is told, by network."""

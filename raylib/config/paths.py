@@ -90,7 +90,7 @@ def absolute_paths(config: C) -> C:
             if field.metadata["path_is_output"]:
                 _require_lasting(field.name, texts)
             made = [_absolute_value(text, field.metadata) for text in texts]
-            changed[field.name] = made[0] if isinstance(value, str) else made
+            changed[field.name] = made[0] if isinstance(value, str) else type(value)(made)
     return replace(config, **changed) if changed else config  # type: ignore[type-var]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raylib.config.checks import require
+from raylib.config.checks import require, require_read
+from raylib.config.paths import path_field
 from raylib.config.training import TrainRun
 
 
@@ -24,10 +25,10 @@ class SegmentationData:
         celebamask_validation: number of the CelebAMask photographs after them for validation.
     """
 
-    fasseg: str | None = None
+    fasseg: str | None = field(default=None, metadata=path_field())
     fasseg_versions: tuple[str, ...] = ("V2", "V3")
-    celebamask: str | None = None
-    helen: str | None = None
+    celebamask: str | None = field(default=None, metadata=path_field())
+    helen: str | None = field(default=None, metadata=path_field())
     fasseg_test: tuple[str, ...] = ("V3/06", "V3/07")
     fasseg_validation: tuple[str, ...] = ()
     celebamask_test: int = 100
@@ -60,10 +61,10 @@ class EvaluateSegmentationConfig:
         seed: whole number from which occluders and bootstrap follow.
     """
 
-    out: str
+    out: str = field(metadata=path_field(output=True))
     data: SegmentationData = field(default_factory=SegmentationData)
     split: Literal["train", "validation", "test", "all"] = "test"
-    weights: str | None = None
+    weights: str | None = field(default=None, metadata=path_field())
     framing: Literal["photo", "face_crop"] = "photo"
     occlusion: float = 0.0
     boundary_tolerance: float = 0.0075
@@ -134,7 +135,7 @@ class TrainUnetConfig(TrainRun):
     ema_decay: float = 0.998
     fasseg_repeat: int = 2
     input_px: int | None = None
-    init_weights: str | None = None
+    init_weights: str | None = field(default=None, metadata=path_field())
     checkpoint_epochs: int = 1
     cache_px: int = 320
 
@@ -146,6 +147,7 @@ class TrainUnetConfig(TrainRun):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a positive number")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "a number from 0 to below 1")
+        require_read(self, self.init_weights is None, ("widths", "norm"), "init_weights bring a network")
 
     @property
     def epochs(self) -> int:

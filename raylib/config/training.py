@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from raylib.config.checks import require
+from raylib.config.paths import path_field
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class TrainRun:
     """
 
     name: str
-    storage_path: str
-    out: str
+    storage_path: str = field(metadata=path_field(output=True))
+    out: str = field(metadata=path_field(output=True))
     num_workers: int = 1
     use_gpu: bool = False
     gpus_per_worker: float = 1.0

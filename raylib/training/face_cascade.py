@@ -1,8 +1,9 @@
-"""Training of the cascade of linear regressions: ridge regression, one step after the other."""
+"""Training of the cascade of linear regressions: ridge regression, and what a run starts from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,16 +11,23 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from raylib.camera import Camera
+from raylib.config import TrainRegressorConfig
 from raylib.crop_fit import CropFit
+from raylib.face_network import build_network, load_weights, save_weights
 from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps, posed
-from raylib.morphable import LinearFaceModel
+from raylib.fit_correction import FitCorrector
+from raylib.morphable import LinearFaceModel, load_prior
+from raylib.networks.face_meshnet import FaceMeshNet
 from raylib.progress import watched
+from raylib.provenance import sha256
 from raylib.strangeness import Strangeness
 from raylib.training.face_augmentation import FaceAugmentation, coefficient_solver, reframed
 from raylib.training.face_meshnet_loss import vertex_weights
 from raylib.training.face_samples import FaceSampleBatch, FaceSamples, FaceTruth
 
 _BATCH = 64
+_CASCADE_SAMPLES = 20_000
+_USUAL_SAMPLES = 4_000  # of them, to tell what is usual
 _NOISE_DIRECTIONS = 400
 _MAIN_DIRECTIONS = 200
 _FACES_A_DIRECTION = 10  # fewer, and the training's own faces seem nearer than others of their kind
@@ -274,3 +282,51 @@ def strangeness(
     known, known_identity = found(samples, index)
     real, real_identity = found(photographs, np.arange(len(photographs)))
     return strangeness_of(known, real, known_identity, real_identity, noise)
+
+
+def start(config: TrainRegressorConfig) -> tuple[FaceMeshNet, FitCorrector]:
+    """The network before the first step, and the corrector that goes with it.
+
+    Where the cascade is trained, it is trained once: all workers read it from the cache.
+    """
+    model, face = load_prior(), config.face
+    noise = face.cascade_noise if face.photographs else 0.0
+    name, known = f"cascade_{noise:g}", None
+    if face.init_weights:
+        network, known = load_weights(Path(face.init_weights), model)
+        name += f"_on_{sha256(Path(face.init_weights))[:12]}"
+        if not face.teach_cascade:
+            return network.train(), known
+    else:
+        torch.manual_seed(config.seed)
+        network = build_network(model, face.architecture)
+    path = Path(face.cache) / f"{name}.safetensors"
+    if not path.is_file():
+        corrector = _with_trained_cascade(config, model, known, noise)
+        unfinished = path.with_suffix(".partial")
+        save_weights(network, face.architecture, corrector, unfinished)
+        unfinished.replace(path)
+    return network.train(), load_weights(path, model)[1]
+
+
+def _with_trained_cascade(
+    config: TrainRegressorConfig, model: LinearFaceModel, known: FitCorrector | None, noise: float
+) -> FitCorrector:
+    """A new corrector, or the known one, whose cascade the samples taught."""
+    face = config.face
+    samples = FaceSamples(Path(face.cache) / "train", model)
+    index = np.arange(min(len(samples), _CASCADE_SAMPLES))
+    photos = FaceSamples(Path(face.cache) / "photographs", model) if noise else None
+    if known is None:
+        corrector = FitCorrector(model, samples.mean_albedo(), FitCascade.empty(model))
+        former, count, closing = None, face.cascade_steps, int(photos is not None)
+    else:
+        corrector, former = known, known.cascade.then(known.closing)
+        count, closing = len(known.cascade.weights), len(known.closing.weights)
+    ridges = [face.cascade_ridge] * count + [face.closing_ridge] * closing
+    steps = train_cascade(model, samples, index, ridges, config.seed, photos, noise, former)
+    corrector.cascade, corrector.closing = steps[:count], steps[count:]
+    if photos is not None:
+        some = index[:_USUAL_SAMPLES]
+        corrector.strangeness = strangeness(model, corrector.cascade, samples, some, photos, noise)
+    return corrector

@@ -1,71 +1,187 @@
-"""Training the network that corrects landmark fits, without Ray: batches, one step, validation, checkpoints."""
+"""The training of the network that corrects landmark fits, as a task of `loop`: batches, losses, validation."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from raylib.config import TrainRegressorConfig
+from raylib.errors import ConfigError
 from raylib.face_network import in_precision, unfolded
 from raylib.fit_correction import CropEstimate, FitCorrector
 from raylib.mesh import vertex_normals
 from raylib.networks.face_meshnet import FaceMeshNet
 from raylib.training.face_augmentation import FaceAugmentation
+from raylib.training.face_cascade import start
 from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, rotation_distance_deg
+from raylib.training.face_pictures import drawn_faces
 from raylib.training.face_samples import FaceSampleBatch, FaceSamples, FaceTruth
+from raylib.training.loop import Course, Schedule, Task, Worker
+from raylib.training.precision import resolve_precision
+from raylib.training.strips import row_of, strip_index
+
+FaceBatch = tuple[FaceSampleBatch, Bool[Tensor, " b"]]
+"""Samples, and which rows' colours are as their truth says, not changed by augmentation."""
+
+_MAX_NORM = 2.0
+_LAST_RATE = 0.01  # of the peak
 
 
-@dataclass
-class TrainState:
-    """All that changes while training; what a checkpoint holds.
+@dataclass(frozen=True)
+class CorrectionLosses:
+    """What a network of corrections minimises on a batch.
 
     Attributes:
-        model: the network, or the network wrapped for data parallel training.
-        average: moving average of the network's weights, the one that is validated and shipped.
-        optimizer: AdamW over `model`.
-        step: optimiser steps done.
-        epoch: epochs done.
-        history: one row of figures per reported epoch.
+        corrector: face model and average albedo.
+        loss: of corrected faces.
+        precision: float32, or bfloat16 for mixed precision.
+        first_stage: network that photographs' shapes are held to.
     """
 
-    model: nn.Module
-    average: FaceMeshNet
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    corrector: FitCorrector
+    loss: FaceLoss
+    precision: torch.dtype
+    first_stage: FaceMeshNet | None = None
 
-    @property
-    def network(self) -> FaceMeshNet:
-        """The network inside any data parallel wrapper."""
-        inside: FaceMeshNet = getattr(self.model, "module", self.model)  # type: ignore[arg-type]
-        return inside
+    def __call__(self, model: nn.Module, batch: FaceBatch, done: float) -> dict[str, Float[Tensor, ""]]:
+        """The loss and its terms; the share of the training that is `done` changes nothing."""
+        samples, lit = batch
+        seen = samples.images, samples.labels
+        with torch.no_grad():
+            fit = self.corrector.settle(*seen, samples.fit, samples.truth.known < 0.5)
+            inputs, light = self.corrector.inputs(*seen, fit)
+        corrections = in_precision(model, self.precision)(inputs)
+        estimate = self.corrector.apply(corrections, inputs, fit, light)
+        reference = None
+        if self.first_stage is not None:
+            with torch.no_grad():
+                first = in_precision(self.first_stage, self.precision)(inputs)
+                reference = self.corrector.apply(first, inputs, fit, light)
+        return self.loss(estimate, corrections, samples, lit, reference)
 
 
-def new_state(network: FaceMeshNet, weight_decay: float) -> TrainState:
-    """Returns the state before the first step."""
+class RegressorTask(Task[FaceBatch]):
+    """The network learns to correct the fits of prepared samples.
+
+    Args:
+        config: of the run; its cache holds the samples and the trained cascade.
+        worker: whose task it is.
+
+    Raises:
+        ConfigError: the cache lacks samples, or there are fewer for validation than workers.
+    """
+
+    score = "val_vertex_mm"
+
+    def __init__(self, config: TrainRegressorConfig, worker: Worker):
+        self._config, self._worker, face = config, worker, config.face
+        self._network, corrector = start(config)
+        model, cache = corrector.model, Path(face.cache)
+        self.samples = FaceSamples(cache / "train", model)
+        self.held_out = FaceSamples(cache / "validation", model)
+        if len(self.held_out) < worker.world:
+            most = f"at most {len(self.held_out)}, the number of faces for validation"
+            raise ConfigError(f"num_workers is {worker.world}, expected {most}")
+        self._photos = FaceSamples(cache / "photographs", model) if face.photo_share else None
+        self._augment = FaceAugmentation(model)
+        self.precision = resolve_precision(config.precision, worker.device)
+        self.corrector = corrector.to(worker.device)
+        self._loss = FaceLoss(self.corrector, face.loss, config.image_px)
+        first_stage = copy.deepcopy(self._network).to(worker.device).eval() if face.init_weights else None
+        self._losses = CorrectionLosses(self.corrector, self._loss, self.precision, first_stage)
+        steps = steps_per_epoch(config, len(self.samples), worker.world)
+        peak = config.learning_rate
+        self.course = Course(
+            epochs=config.epochs,
+            steps=steps,
+            schedule=Schedule(steps * config.epochs, face.warmup_steps, peak, _LAST_RATE),
+            images_per_step=config.images_per_worker * worker.world,
+            checkpoint_epochs=config.checkpoint_epochs,
+            strip_epochs=config.strip_epochs,
+            ema_decay=face.ema_decay,
+            max_norm=_MAX_NORM,
+        )
+
+    def new_network(self) -> FaceMeshNet:
+        """The network that the run starts from."""
+        return copy.deepcopy(self._network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def new_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """AdamW, without decay of biases and scales."""
+        return adamw(network, self._config.face.weight_decay)
+
+    def steps(self, epoch: int) -> Iterator[Sequence[FaceBatch]]:
+        """The epoch's augmented batches on the worker's device."""
+        config, worker, photos = self._config, self._worker, self._photos
+        # As many samples on every worker, so that all take the same number of steps.
+        chosen = np.random.default_rng((config.seed, epoch)).permutation(len(self.samples))
+        chosen = np.resize(chosen, self.course.steps * _synthetic_per_step(config) * worker.world)
+        some = np.arange(worker.rank, 0 if photos is None else len(photos), worker.world)
+        for batch, lit in batches(
+            self.samples, chosen[worker.rank :: worker.world], photos, some, config.images_per_worker,
+            config.face.photo_share, self._augment, (config.seed, epoch, worker.rank),
+        ):  # fmt: skip
+            yield ((to_device(batch, worker.device), lit.to(worker.device)),)
+
+    def losses(self, model: nn.Module, batch: FaceBatch, done: float) -> dict[str, Float[Tensor, ""]]:
+        """The loss of corrected faces and its terms."""
+        return self._losses(model, batch, done)
+
+    def validate(self, network: FaceMeshNet) -> tuple[dict[str, float], int]:
+        """Errors of the network, of what it starts from and of the mean face."""
+        index = np.arange(self._worker.rank, len(self.held_out), self._worker.world)
+        weights, size = self._loss.vertex_weights, self._config.images_per_worker
+        row = validate(
+            network, self.corrector, self.held_out, index, weights, size, self._worker.device, self.precision
+        )
+        return row, len(index)
+
+    @cached_property
+    def _shown(self) -> FaceSampleBatch:
+        return to_device(self.held_out.batch(strip_index(len(self.held_out))), self._worker.device)
+
+    def strip(self, network: FaceMeshNet) -> UInt8[np.ndarray, "h w 3"]:
+        """Some faces of the validation as estimated, above their bare shapes."""
+        return drawn_faces(self._loss, estimate_samples(network, self.corrector, self._shown, self.precision))
+
+    def originals(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Their crops."""
+        return row_of(self._shown.images.cpu().numpy())
+
+    def estimated(self, network: FaceMeshNet, count: int) -> CropEstimate:
+        """At most so many faces of the strip, each once, as inference would give them."""
+        some = self.held_out.batch(np.unique(strip_index(len(self.held_out)))[:count])
+        return estimate_samples(network, self.corrector, some, self.precision)
+
+    def is_shown(self, figure: str) -> bool:
+        """Loss, speed and distances: the others are many."""
+        return figure in ("loss", "images_per_second") or "_mm" in figure
+
+
+def _synthetic_per_step(config: TrainRegressorConfig) -> int:
+    return config.images_per_worker - round(config.images_per_worker * config.face.photo_share)
+
+
+def steps_per_epoch(config: TrainRegressorConfig, num_samples: int, num_workers: int) -> int:
+    """The optimiser steps of an epoch over so many synthetic faces."""
+    return config.steps_per_epoch or max(1, num_samples // (_synthetic_per_step(config) * num_workers))
+
+
+def adamw(network: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW that decays all weights but biases and scales; the loop sets the learning rate."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     free = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
-    return TrainState(network, copy.deepcopy(network).requires_grad_(False), optimizer)
-
-
-def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Returns the rate of a step: a linear rise, then half a cosine down to a hundredth."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    part = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * part)))
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
 
 
 def batches(
@@ -77,8 +193,8 @@ def batches(
     photo_share: float,
     augment: FaceAugmentation,
     seed: tuple[int, int, int],
-) -> Iterator[tuple[FaceSampleBatch, Bool[Tensor, " b"]]]:
-    """Yields an epoch's augmented batches of synthetic faces and photographs; the next is made meanwhile.
+) -> Iterator[FaceBatch]:
+    """Yields an epoch's augmented batches of synthetic faces and photographs, with the rows whose colours are true.
 
     Args:
         synthetic: samples with truth.
@@ -97,25 +213,16 @@ def batches(
     order = rng.permutation(chosen)
     steps = max(1, len(order) // n_faces)
 
-    def prepare(step: int) -> tuple[FaceSampleBatch, Tensor]:
-        batch = synthetic.batch(np.resize(order, steps * n_faces)[step * n_faces : (step + 1) * n_faces])
-        batch, lit = augment(batch, generator)
+    for row in np.resize(order, (steps, n_faces)):
+        batch, lit = augment(synthetic.batch(row), generator)
         if n_photos and photos is not None:
             more, _ = augment(photos.batch(rng.choice(photo_index, n_photos)), generator)
             batch, lit = joined(batch, more), torch.cat([lit, torch.zeros(n_photos, dtype=torch.bool)])
-        return batch, lit
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(prepare, 0)
-        for step in range(1, steps + 1):
-            batch = waiting.result()
-            if step < steps:
-                waiting = pool.submit(prepare, step)
-            yield batch
+        yield batch, lit
 
 
 def joined(a: FaceSampleBatch, b: FaceSampleBatch) -> FaceSampleBatch:
-    """Returns both batches as one."""
+    """Both batches as one."""
 
     def both(x: Any, y: Any) -> Any:
         if isinstance(x, Tensor):
@@ -127,7 +234,7 @@ def joined(a: FaceSampleBatch, b: FaceSampleBatch) -> FaceSampleBatch:
 
 
 def to_device(batch: FaceSampleBatch, device: torch.device) -> FaceSampleBatch:
-    """Returns the samples on a device."""
+    """The samples on a device."""
 
     def moved(x: Any) -> Any:
         if isinstance(x, Tensor):
@@ -138,61 +245,11 @@ def to_device(batch: FaceSampleBatch, device: torch.device) -> FaceSampleBatch:
     return result
 
 
-def train_step(
-    state: TrainState,
-    corrector: FitCorrector,
-    loss: FaceLoss,
-    batch: FaceSampleBatch,
-    lit: Bool[Tensor, " b"],
-    rate: float,
-    ema_decay: float,
-    precision: torch.dtype,
-    first_stage: FaceMeshNet | None = None,
-) -> dict[str, float]:
-    """Does one optimiser step and returns the loss and its terms.
-
-    Args:
-        state: changed in place.
-        corrector: face model and average albedo.
-        loss: what is minimised.
-        batch: samples.
-        lit: rows whose colours are as their truth says.
-        rate: learning rate of this step.
-        ema_decay: share of the old average that stays; early steps use less of it, so that the start fades.
-        precision: float32, or bfloat16 for mixed precision.
-        first_stage: network that photographs' shapes are held to.
-    """
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    seen = batch.images, batch.labels
-    with torch.no_grad():
-        fit = corrector.settle(*seen, batch.fit, batch.truth.known < 0.5)
-        inputs, light = corrector.inputs(*seen, fit)
-    corrections = in_precision(state.model, precision)(inputs)
-    estimate = corrector.apply(corrections, inputs, fit, light)
-    reference = None
-    if first_stage is not None:
-        with torch.no_grad():
-            reference = corrector.apply(in_precision(first_stage, precision)(inputs), inputs, fit, light)
-    total, terms = loss(estimate, corrections, batch, lit, reference)
-    state.optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), 2.0)
-    if bool(torch.isfinite(norm)):  # a face behind its camera must not end the run
-        state.optimizer.step()
-    state.step += 1
-    decay = min(ema_decay, state.step / (state.step + 20))
-    with torch.no_grad():
-        for mean, now in zip(state.average.state_dict().values(), state.network.state_dict().values(), strict=True):
-            mean.lerp_(now, 1 - decay)
-    return {"loss": float(total.detach()), **terms}
-
-
 @torch.inference_mode()
 def estimate_samples(
     network: FaceMeshNet, corrector: FitCorrector, batch: FaceSampleBatch, precision: torch.dtype
 ) -> CropEstimate:
-    """Returns the network's faces as inference would give them."""
+    """The network's faces as inference would give them."""
     estimate = corrector.estimate(in_precision(network, precision), batch.images, batch.labels, batch.fit)
     return unfolded(estimate, corrector.model.faces)
 
@@ -204,7 +261,7 @@ def figures(
     weights: Float[Tensor, " v"],
     faces: Int[Tensor, "f 3"],
 ) -> dict[str, float]:
-    """Returns errors of faces against their truth: vertices and along normals in mm, normals and pose in degrees."""
+    """Errors of faces against their truth: vertices and along normals in mm, normals and pose in degrees."""
     error, scale = aligned_error(verts_mm, truth.verts_mm, weights)
     normals, true_normals = vertex_normals(verts_mm, faces), vertex_normals(truth.verts_mm, faces)
     cosine = (normals * true_normals).sum(2).clamp(-1, 1)
@@ -229,12 +286,12 @@ def validate(
     device: torch.device,
     precision: torch.dtype,
 ) -> dict[str, float]:
-    """Returns errors over samples with truth: of the network (`val_`), of what it starts from, of the mean face."""
+    """Errors over samples with truth: of the network (`val_`), of what it starts from, of the mean face."""
     rows: list[dict[str, float]] = []
     sizes: list[int] = []
     model = corrector.model
-    for start in range(0, len(index), batch_size):
-        batch = to_device(samples.batch(index[start : start + batch_size]), device)
+    for first in range(0, len(index), batch_size):
+        batch = to_device(samples.batch(index[first : first + batch_size]), device)
         estimate = estimate_samples(network, corrector, batch, precision)
         settled = corrector.settle(batch.images, batch.labels, batch.fit)
         fitted = model.verts(batch.fit.identity, batch.fit.expression)
@@ -254,29 +311,3 @@ def validate(
         sizes.append(len(batch.images))
     total = sum(sizes)
     return {key: sum(row[key] * n for row, n in zip(rows, sizes, strict=True)) / total for key in rows[0]}
-
-
-def save_checkpoint(state: TrainState, path: Path) -> None:
-    """Writes everything that a resumed run needs; the file is complete or absent."""
-    partial = path.with_suffix(".partial")
-    torch.save(
-        {
-            "model": state.network.state_dict(),
-            "average": state.average.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "step": state.step,
-            "epoch": state.epoch,
-            "history": state.history,
-        },
-        partial,
-    )
-    partial.replace(path)
-
-
-def load_checkpoint(state: TrainState, path: Path) -> None:
-    """Puts the state back to what `save_checkpoint` wrote."""
-    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    state.network.load_state_dict(saved["model"])
-    state.average.load_state_dict(saved["average"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.step, state.epoch, state.history = saved["step"], saved["epoch"], saved["history"]

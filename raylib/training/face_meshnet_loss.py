@@ -27,7 +27,7 @@ _LEAST = 0.02  # of albedo and shading, under their logarithms
 
 def vertex_weights(model: LinearFaceModel) -> Float[Tensor, " v"]:
     """Returns how much each vertex counts, 1 on average: the face that a scan shows, less the inside of the mouth."""
-    weights = torch.ones(len(model.mean))
+    weights = torch.ones(len(model.mean), device=model.mean.device)
     tip = model.mean[model.landmark_verts[NOSE_TIP]]
     weights[(model.mean - tip).norm(dim=1) > FACE_RADIUS_MM] = 0.3
     if model.regions is not None:
@@ -69,7 +69,7 @@ class FaceLoss:
         self.corrector, self.weights = corrector, weights
         model = corrector.model
         self.topology = Topology(model.faces, len(model.mean))
-        self.vertex_weights = vertex_weights(model).to(model.mean.device)
+        self.vertex_weights = vertex_weights(model)
         self.mean_edges = self._edges(model.mean[None])[0]
         self.renderer = SoftRenderer(model.faces, SoftSettings((render_px, render_px)))
         self.render_px = render_px
@@ -81,8 +81,8 @@ class FaceLoss:
         batch: FaceSampleBatch,
         lit: Bool[Tensor, " b"],
         first_stage: CropEstimate | None = None,
-    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
-        """Returns the loss of a batch and the mean of each term.
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The weighted sum as "loss", then the mean of each term without its weight and without a gradient.
 
         Args:
             estimate: corrected faces.
@@ -112,7 +112,7 @@ class FaceLoss:
             weight = getattr(self.weights, name)
             if weight:
                 total = total + weight * value
-        return total, {name: float(value.detach()) for name, value in terms.items()}
+        return {"loss": total, **{name: value.detach() for name, value in terms.items()}}
 
     def _edges(self, verts: Float[Tensor, "b v 3"]) -> Float[Tensor, "b e"]:
         a, b = self.topology.edges.unbind(1)

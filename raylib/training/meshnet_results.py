@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import ray.train
 import torch
 import trimesh
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from raylib.config import TrainMeshnetConfig
+from raylib.config import TrainBabyMeshnetConfig, TrainPaperConfig
 from raylib.deformation import TrainedMeshnet, save_meshnet
+from raylib.networks.babymeshnet import BabyMeshNet
 from raylib.networks.meshnet import MeshNetPaper
-from raylib.provenance import environment
 from raylib.training.curves import draw_curves
-from raylib.training.meshnet_loop import MeshTrainState, Task, load_checkpoint, new_state
-from raylib.training.paper_tasks import BabyTask, FaceTask, as_bytes
-from raylib.training.ray_run import from_storage
+from raylib.training.paper_tasks import BabyTask, FaceTask, PaperTask, as_bytes
+from raylib.training.ray_run import Trained
 from raylib.training.strips import row_of, stacked_strip
 
 _MESHES = 4
@@ -31,29 +26,21 @@ _MESHES = 4
 _TERMS = ("mse", "vgg", "chamfer", "edge", "normal", "laplacian")
 
 
-def write_results(config: TrainMeshnetConfig, task: Task, result: ray.train.Result) -> None:
+def write_results(config: TrainPaperConfig | TrainBabyMeshnetConfig, trained: Trained[PaperTask]) -> None:
     """Writes the results of a finished run.
 
     Args:
         config: of the run, with absolute paths.
-        task: what was trained, on the CPU.
-        result: of the trainer.
+        trained: what came of it.
     """
-    out = Path(config.out)
-    state = new_state(task.new_network())
-    from_storage(result.checkpoint, partial(load_checkpoint, state))
-    history = state.history
-    best = result.get_best_checkpoint("val_loss", "min")
-    from_storage(best, partial(load_checkpoint, state))
-    (out / "history.json").write_text(json.dumps(history, indent=1))
-    record = {"job": "train_meshnet", "config": asdict(config), "best": state.history[-1]}
-    (out / "run.json").write_text(json.dumps(record | environment(("torch", "ray")), indent=1))
-    (out / "curves.svg").write_text(curves(history))
-    state.network.eval()
+    out, task = Path(config.out), trained.task
+    trained.write_record(config, "train_meshnet")
+    (out / "curves.svg").write_text(curves(trained.history))
+    network = trained.state.average.eval()
     if isinstance(task, BabyTask):
-        _write_teapot(task, state, out)
+        _write_teapot(task, network, out)
     elif isinstance(task, FaceTask):
-        _write_faces(config, task, state, out)
+        _write_faces(task, network, out)
 
 
 def curves(history: list[dict[str, float]]) -> str:
@@ -102,9 +89,9 @@ def write_mesh(
 
 
 @torch.no_grad()
-def _write_teapot(task: BabyTask, state: MeshTrainState, out: Path) -> None:
+def _write_teapot(task: BabyTask, network: BabyMeshNet, out: Path) -> None:
     """Writes the paper's figures 6 and 7 (the input; initial, intermediate and best mesh) and the best as files."""
-    verts = task.deform(state.network)
+    verts = task.deform(network)
     best = as_bytes(task.render(verts).image)
     Image.fromarray(as_bytes(task.image)[0]).save(out / "figure_6_input.png")
     strips = sorted((out / "strip").glob("epoch_*.png"))
@@ -117,15 +104,15 @@ def _write_teapot(task: BabyTask, state: MeshTrainState, out: Path) -> None:
 
 
 @torch.no_grad()
-def _write_faces(config: TrainMeshnetConfig, task: FaceTask, state: MeshTrainState, out: Path) -> None:
+def _write_faces(task: FaceTask, network: MeshNetPaper, out: Path) -> None:
     """Writes the weights, the paper's figures 8 and 9 (original, rendered, higher contrast), the strip and meshes."""
-    assert isinstance(state.network, MeshNetPaper)
-    save_meshnet(TrainedMeshnet(state.network, task.template, config.paper), out / "meshnet.safetensors")
-    verts, colors, seen, faces = task.deform(state.network, _MESHES)
+    paper = task.config.paper
+    save_meshnet(TrainedMeshnet(network, task.template, paper), out / "meshnet.safetensors")
+    verts, colors, seen, faces = task.deform(network, _MESHES)
     pictures = as_bytes(seen)
     rows = [np.concatenate(row, 1) for row in zip(faces.images, pictures, higher_contrast(pictures), strict=True)]
     figure = Image.fromarray(np.concatenate(rows))
-    w = config.paper.loss
+    w = paper.loss
     number = 9 if w.vgg + w.chamfer + w.edge + w.normal + w.laplacian > 0 else 8  # the paper's figure of MSE alone
     figure = figure.resize((figure.width * 2, figure.height * 2), Image.Resampling.NEAREST)
     figure.save(out / f"figure_{number}_faces.png")

@@ -1,15 +1,15 @@
-"""The paper's two trainings as tasks: BabyMeshNet on the picture of a mesh, MeshNet on faces."""
+"""The paper's two trainings: BabyMeshNet on the picture of a mesh, MeshNet on faces."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
-from raylib.config import TrainMeshnetConfig
+from raylib.config import LossWeights, TrainBabyMeshnetConfig, TrainPaperConfig
 from raylib.datasets.face_set import FaceSet
 from raylib.deformation import TemplateScene, network_input
 from raylib.losses import Topology
@@ -20,6 +20,8 @@ from raylib.networks.vgg import VggFeatures, load_vgg
 from raylib.render import RenderedImage
 from raylib.segmentation import Label
 from raylib.templates import load_template
+from raylib.training.loop import Worker
+from raylib.training.meshnet_loop import PaperTask
 from raylib.training.meshnet_loss import PaperLoss, picture_distance
 from raylib.training.precision import resolve_precision
 from raylib.training.strips import STRIP_FACES, row_of, strip_index
@@ -55,18 +57,17 @@ def as_bytes(pictures: Float[Tensor, "b h w 3"]) -> UInt8[np.ndarray, "b h w 3"]
     return (pictures.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
-class BabyTask:
+class BabyTask(PaperTask):
     """BabyMeshNet imitates one picture: the template becomes a mesh that looks like the target from one side.
 
     Args:
         config: template, target, loss and softness.
-        device: where network and pictures are.
+        worker: whose task it is.
     """
 
-    num_train = 1
-
-    def __init__(self, config: TrainMeshnetConfig, device: torch.device):
-        self.config = config
+    def __init__(self, config: TrainBabyMeshnetConfig, worker: Worker):
+        super().__init__(config, 1, 1, worker)
+        self.config, device = config, worker.device
         paper = config.paper
         self.template = load_template(paper.template)
         self.scene = TemplateScene(self.template, paper, config.image_px, device)
@@ -77,7 +78,7 @@ class BabyTask:
         self.image = seen.image
         self._silhouette = seen.alpha > 0.5
         vgg = _vgg(config, device) if paper.loss.vgg > 0 else None
-        self._loss = PaperLoss(self.scene, replace(paper.loss, masked=False), vgg)
+        self._loss = PaperLoss(self.scene, LossWeights(**asdict(paper.loss), masked=False), vgg)
         self._input = self.image.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
     def new_network(self) -> BabyMeshNet:
@@ -94,7 +95,7 @@ class BabyTask:
         grey = torch.full_like(verts, _TARGET_GREY)
         return self.scene.render(verts, grey, self.scene.sigma_px2(done))
 
-    def losses(self, model: nn.Module, chosen: Int64[np.ndarray, " b"], done: float) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, model: nn.Module, batch: Int64[np.ndarray, " b"], done: float) -> dict[str, Float[Tensor, ""]]:
         """Returns the loss of the only example."""
         verts = self.deform(model)
         return self._loss(self.render(verts, done).image, verts, self.image, self._silhouette)
@@ -115,26 +116,27 @@ class BabyTask:
         return row_of(as_bytes(torch.cat([self.image, self.render(self.deform(network)).image])))
 
 
-class FaceTask:
+class FaceTask(PaperTask):
     """MeshNet sees faces and their label maps and is to give a mesh that looks like them.
 
     Args:
         config: template, loss and softness.
-        train: this worker's faces.
-        validation: this worker's faces for validation.
-        device: where network and pictures are.
+        train: the faces of all workers, of which this one takes its share.
+        validation: those for validation, likewise.
+        worker: whose task it is.
     """
 
-    def __init__(self, config: TrainMeshnetConfig, train: FaceSet, validation: FaceSet, device: torch.device):
-        self.config, self.device = config, device
-        self._train, self._validation = train, validation
-        self.num_train = len(train)
+    def __init__(self, config: TrainPaperConfig, train: FaceSet, validation: FaceSet, worker: Worker):
+        share = slice(worker.rank, None, worker.world)
+        self._train, self._validation = train.select(share), validation.select(share)
+        super().__init__(config, len(train), len(self._train), worker)
+        self.config, self.device = config, worker.device
         paper = config.paper
         self.template: FaceMesh = load_template(paper.template)
-        self.scene = TemplateScene(self.template, paper, config.image_px, device)
+        self.scene = TemplateScene(self.template, paper, config.image_px, worker.device)
         # A file of weights also serves as a measure for stages whose loss does without it.
         wanted = paper.loss.vgg > 0 or paper.vgg_weights != "torchvision"
-        self._vgg = _vgg(config, device) if wanted else None
+        self._vgg = _vgg(config, worker.device) if wanted else None
         self.loss = PaperLoss(self.scene, paper.loss, self._vgg)
         self._topology = Topology(self.scene.faces, len(self.scene.verts))
 
@@ -151,9 +153,9 @@ class FaceTask:
         foreground = torch.from_numpy(faces.labels != Label.BACKGROUND).to(self.device)
         return x, x[:, :3].permute(0, 2, 3, 1), foreground
 
-    def losses(self, model: nn.Module, chosen: Int64[np.ndarray, " b"], done: float) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, model: nn.Module, batch: Int64[np.ndarray, " b"], done: float) -> dict[str, Float[Tensor, ""]]:
         """Returns the paper's loss and its terms."""
-        x, image, foreground = self.tensors(chosen)
+        x, image, foreground = self.tensors(batch)
         offsets, colors = model(x)
         verts = self.scene.verts + offsets
         rendered = self.scene.render(verts, colors, self.scene.sigma_px2(done)).image
@@ -202,6 +204,6 @@ class FaceTask:
         return row_of(self._validation.select(strip_index(len(self._validation))).images)
 
 
-def _vgg(config: TrainMeshnetConfig, device: torch.device) -> VggFeatures:
+def _vgg(config: TrainPaperConfig | TrainBabyMeshnetConfig, device: torch.device) -> VggFeatures:
     features = load_vgg(config.paper.vgg_weights).to(device)
     return features.to(resolve_precision(config.precision, device))

@@ -7,7 +7,14 @@ from pathlib import Path
 import pyarrow.fs
 from rich.console import Console
 
-from raylib.config import EvaluateSegmentationConfig, TrainMeshnetConfig, TrainRun, TrainUnetConfig
+from raylib.config import (
+    EvaluateSegmentationConfig,
+    TrainBabyMeshnetConfig,
+    TrainMeshConfig,
+    TrainRegressorConfig,
+    TrainRun,
+    TrainUnetConfig,
+)
 from raylib.datasets.face_set import cache_file
 from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
@@ -15,7 +22,7 @@ from raylib.morphable import load_prior
 from raylib.networks.imagenet import weights_plan
 from raylib.networks.vgg import load_vgg
 from raylib.progress import say
-from raylib.training import face_meshnet_ray, meshnet_ray, unet_ray
+from raylib.training import face_meshnet_loop, face_meshnet_ray, meshnet_loop, meshnet_ray, unet_loop, unet_ray
 from raylib.training.face_samples import FaceSamples
 from raylib.training.meshnet_data import face_sources, num_train
 from raylib.training.unet_evaluation import chosen_photos
@@ -33,27 +40,27 @@ def print_unet_plan(config: TrainUnetConfig, console: Console) -> None:
     config, splits = unet_ray.checked(config)
     counts = {name: len(getattr(splits, name)) for name in ("train", "validation", "test", "left_out")}
     say(console, f"photographs: {', '.join(f'{count} {name}' for name, count in counts.items())}".replace("_", " "))
-    steps = unet_ray.steps_per_epoch(config, splits, config.num_workers)
+    steps = unet_loop.steps_per_epoch(config, splits, config.num_workers)
     for stage in config.stages:
         say(console, f"would train {stage.epochs} epochs of {steps} steps at {stage.size_px} pixels")
     _say_run(config, config.epochs, console)
     _say_outputs(config.out, ("unet.safetensors", "contact_sheet.png", *_ALWAYS), console)
 
 
-def print_meshnet_plan(config: TrainMeshnetConfig, console: Console) -> None:
+def print_meshnet_plan(config: TrainMeshConfig, console: Console) -> None:
     """Says which faces a training of a mesh network would see, how long it is and what is there already.
 
     Raises:
         ConfigError: data, weights or storage are not what the configuration says.
     """
-    if config.network == "meshnet":
+    if isinstance(config, TrainRegressorConfig):
         _print_face_plan(config, console)
         return
     config = meshnet_ray.checked(config)
-    if meshnet_ray.uses_vgg(config.paper):
+    if meshnet_ray.uses_vgg(config):
         say(console, weights_plan("VGG19's weights", config.paper.vgg_weights, load_vgg))
     count: int | None = 1
-    if config.network != "babymeshnet":
+    if not isinstance(config, TrainBabyMeshnetConfig):
         sources = face_sources(config.data, config.image_px)
         if not sources:
             raise ConfigError("data names no faces, expected some; see data.rendered, data.labelled and data.photos")
@@ -63,14 +70,14 @@ def print_meshnet_plan(config: TrainMeshnetConfig, console: Console) -> None:
         count = num_train(config.data, sources)
     steps = "as many steps as show every face once"
     if config.steps_per_epoch or count is not None:
-        steps = f"{meshnet_ray.steps_per_epoch(config, count or 1)} steps"
+        steps = f"{meshnet_loop.steps_per_epoch(config, count or 1, config.num_workers)} steps"
     say(console, f"would train {config.network} for {config.epochs} epochs of {steps}")
     _say_run(config, config.epochs, console)
     weights = () if config.network == "babymeshnet" else ("meshnet.safetensors",)
     _say_outputs(config.out, (*weights, "figures", "meshes", *_ALWAYS), console)
 
 
-def _print_face_plan(config: TrainMeshnetConfig, console: Console) -> None:
+def _print_face_plan(config: TrainRegressorConfig, console: Console) -> None:
     config = face_meshnet_ray.checked(config)
     face, counts = config.face, {}
     for part, source in (("train", face.synthetic), ("validation", face.validation)):
@@ -83,7 +90,7 @@ def _print_face_plan(config: TrainMeshnetConfig, console: Console) -> None:
     if chosen:
         state = "prepared already" if done else "to be prepared first"
         say(console, f"photographs: {len(chosen)} {state} in {folder}")
-    steps = face_meshnet_ray.steps_per_epoch(config, counts["train"], config.num_workers)
+    steps = face_meshnet_loop.steps_per_epoch(config, counts["train"], config.num_workers)
     say(console, f"would train meshnet for {config.epochs} epochs of about {steps} steps")
     _say_run(config, config.epochs, console)
     _say_outputs(config.out, ("meshnet.safetensors", "meshes", *_ALWAYS), console)

@@ -1,18 +1,19 @@
-"""What every training on Ray Train shares: the trainer, progress, checkpoints in any storage, and their errors.
+"""Any `loop.Task` on Ray Train: data parallel workers, checkpoints in any storage, resume by name, records.
 
-The training step itself is a plain function that knows nothing of this module.
+The loop itself knows nothing of this module.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import pyarrow.fs
 import ray.train
@@ -20,76 +21,39 @@ import torch
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from raylib.config import TrainRun
+from raylib.config import SegmentationData, TrainRun
 from raylib.errors import ConfigError, RaylibError, StorageError
-from raylib.progress import QUIET_S
+from raylib.provenance import environment
 from raylib.ray_cluster import join_ray
+from raylib.training.loop import Task, TrainState, Worker, begin, load_checkpoint, train
 
 C = TypeVar("C", bound=TrainRun)
+T = TypeVar("T", bound=Task[Any])
+NewTask = Callable[[C, Any, Worker], T]
+"""Makes a worker's task of the configuration and the data that all workers share."""
 
 _CHECKPOINT = "state.pt"
 _SPARE_BYTES = 1 << 18
 """Room that must remain after a checkpoint: Ray writes its list of checkpoints last, and a full disk truncates it."""
 
 
-class Progress:
-    """Prints how far a training is and how long it will take, at most every `pause` seconds.
-
-    Args:
-        epochs_done: where this process began.
-        epochs: of the whole training.
-        pause: seconds between two lines.
-    """
-
-    def __init__(self, epochs_done: float, epochs: int, pause: float = 30.0):
-        self._start, self._first, self._epochs, self._pause = time.monotonic(), epochs_done, epochs, pause
-        self._last = self._start - pause + QUIET_S  # the first line comes soon
-
-    def __call__(self, epochs_done: float, text: str, always: bool = False) -> None:
-        """Prints a line if it is time for one, or `always`."""
-        now = time.monotonic()
-        if not always and now - self._last < self._pause:
-            return
-        self._last = now
-        done = max(epochs_done - self._first, 1e-6)
-        left = (now - self._start) / done * (self._epochs - epochs_done)
-        clock = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
-        print(f"epoch {epochs_done:.1f} of {self._epochs}, {clock} left: {text}", flush=True)
-
-
-def mean_over_workers(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Returns the means over all workers; every worker must call it with the same names."""
-    total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
-        total /= torch.distributed.get_world_size()
-    return dict(zip(values, total.tolist(), strict=True))
-
-
-def resume(load: Callable[[Path], None]) -> None:
-    """Calls `load` with the file of the run's last checkpoint, if there is one."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint:
-        from_storage(checkpoint, load)
-
-
-def from_storage(checkpoint: ray.train.Checkpoint, load: Callable[[Path], None]) -> None:
-    """Calls `load` with the file of a checkpoint, fetched from its storage first."""
+def _from_storage(checkpoint: ray.train.Checkpoint, state: TrainState) -> None:
+    """Puts the state back to what a checkpoint holds, fetched from its storage first."""
     with checkpoint.as_directory() as folder:
-        load(Path(folder) / _CHECKPOINT)
+        load_checkpoint(state, Path(folder) / _CHECKPOINT)
 
 
-def report(row: dict[str, float], save: Callable[[Path], None], device: torch.device) -> str | None:
+def _report(device: torch.device, row: dict[str, float], save: Callable[[Path], None]) -> str | None:
     """Hands figures and the first worker's checkpoint to Ray; every worker must call it equally often.
 
     Args:
+        device: of the worker.
         row: the figures.
         save: writes the checkpoint to a file; only the first worker calls it.
-        device: of the worker.
 
     Returns:
-        None, or why the checkpoint could not be kept, on every worker: return it from the training function, which
-        ends the run without trying again what a full disk will refuse again. Earlier checkpoints stay as they are.
+        None, or why the checkpoint could not be kept, on every worker: returned from the training function it ends
+        the run without trying again what a full disk will refuse again. Earlier checkpoints stay as they are.
     """
     refused = None
     if ray.train.get_context().get_world_rank() == 0:
@@ -149,6 +113,12 @@ def absolute(path: str | None) -> str | None:
     return path if path is None or "://" in path else str(Path(path).resolve())
 
 
+def absolute_data(data: SegmentationData) -> SegmentationData:
+    """The folders of labelled photographs as absolute paths."""
+    fasseg, celebamask, helen = (absolute(folder) for folder in (data.fasseg, data.celebamask, data.helen))
+    return replace(data, fasseg=fasseg, celebamask=celebamask, helen=helen)
+
+
 def absolute_run(config: C) -> C:
     """Returns the configuration with absolute local paths for the results and the storage."""
     return replace(config, out=str(absolute(config.out)), storage_path=str(absolute(config.storage_path)))
@@ -170,35 +140,59 @@ def check_storage(run: TrainRun) -> None:
         raise ConfigError(f"storage_path {run.storage_path!r} cannot be written: {reason}") from error
 
 
-def run_trainer(
-    worker: Callable[[dict[str, Any]], str | None],
-    args: dict[str, Any],
-    run: TrainRun,
-    score: str,
-    order: Literal["max", "min"],
-) -> ray.train.Result:
-    """Trains on the Ray cluster of the environment, or on one started here; the same name goes on where it stopped.
+def _train_worker(args: dict[str, Any]) -> str | None:
+    """What every Ray Train worker runs: its share of the data, all epochs, from the last checkpoint on.
 
-    Args:
-        worker: what every worker runs; returns what `report` returned when that was not None.
-        args: its argument.
-        run: workers, devices, storage; made by `absolute_run`.
-        score: figure of the reported rows that tells good checkpoints from bad ones.
-        order: whether much or little of it is good.
-
-    Raises:
-        ConfigError: the storage cannot be written at the start, or the name belongs to a run without checkpoints.
-        StorageError: it cannot be written any more; the last good checkpoint is there, and the same command goes on.
-        RaylibError: a worker raised it.
+    Returns:
+        Why it ended early, None after the last epoch.
     """
-    check_storage(run)
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # which shows every line of progress twice
-    join_ray(worker_output=True)
+    run: TrainRun = args["run"]
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    torch.set_num_threads(run.threads_per_worker)
+    task = args["new_task"](run, args["data"], worker)
+    state = begin(task, run.seed, device)
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint:
+        _from_storage(checkpoint, state)
+    state.model = ray.train.torch.prepare_model(state.model)
+    return train(task, state, worker, Path(run.out), partial(_report, device))
+
+
+@dataclass(frozen=True)
+class Trained(Generic[T]):
+    """A finished training.
+
+    Attributes:
+        task: what was learned, on the CPU, with all of the data.
+        state: of the best epoch; the last row of its history has the figures.
+        history: of all epochs.
+    """
+
+    task: T
+    state: TrainState
+    history: list[dict[str, float]]
+
+    def columns(self) -> dict[str, list[float]]:
+        """The history by figure."""
+        return {key: [row[key] for row in self.history] for key in self.history[0]}
+
+    def write_record(self, run: TrainRun, job: str, **facts: object) -> None:
+        """Writes history.json, and run.json with configuration, best figures, versions and further facts."""
+        out = Path(run.out)
+        (out / "history.json").write_text(json.dumps(self.history, indent=1))
+        record = {"job": job, "config": asdict(run), "best": self.state.history[-1]} | facts
+        (out / "run.json").write_text(json.dumps(record | environment(("torch", "ray")), indent=1))
+
+
+def _trainer(new_task: NewTask[C, T], data: Any, run: C, task: T) -> TorchTrainer:
     shared_gpu = run.use_gpu and run.gpus_per_worker < 1
     resources = {"CPU": run.cpus_per_worker} | ({"GPU": run.gpus_per_worker} if run.use_gpu else {})
-    trainer = TorchTrainer(
-        worker,
-        train_loop_config=args,
+    order = "max" if task.higher_is_better else "min"
+    return TorchTrainer(
+        _train_worker,
+        train_loop_config={"run": run, "data": data, "new_task": new_task},
         torch_config=TorchConfig(backend="nccl" if run.use_gpu and not shared_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=run.num_workers, use_gpu=run.use_gpu, resources_per_worker=resources
@@ -209,12 +203,15 @@ def run_trainer(
             logging_config=LoggingConfig(log_level="WARNING"),  # what matters, the workers print
             failure_config=FailureConfig(max_failures=run.max_failures),
             checkpoint_config=CheckpointConfig(
-                num_to_keep=run.keep_checkpoints, checkpoint_score_attribute=score, checkpoint_score_order=order
+                num_to_keep=run.keep_checkpoints, checkpoint_score_attribute=task.score, checkpoint_score_order=order
             ),
         ),
     )
+
+
+def _fitted(trainer: TorchTrainer) -> ray.train.Result:
     try:
-        result = trainer.fit()
+        return trainer.fit()
     except ray.train.WorkerGroupError as error:
         for failure in error.worker_failures.values():
             cause: BaseException | None = failure
@@ -223,6 +220,26 @@ def run_trainer(
             if cause is not None:
                 raise cause from error
         raise
+
+
+def run_trainer(new_task: NewTask[C, T], data: Any, run: C) -> Trained[T]:
+    """Trains on the Ray cluster of the environment, or on one started here; the same name goes on where it stopped.
+
+    Args:
+        new_task: makes every worker's task, and the one that is returned.
+        data: its second argument.
+        run: workers, devices, storage; made by `absolute_run`.
+
+    Raises:
+        ConfigError: the storage cannot be written at the start, or the name belongs to a run without checkpoints.
+        StorageError: it cannot be written any more; the last good checkpoint is there, and the same command goes on.
+        RaylibError: a worker raised it.
+    """
+    check_storage(run)
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # which shows every line of progress twice
+    join_ray(worker_output=True)
+    task = new_task(run, data, Worker())
+    result = _fitted(_trainer(new_task, data, run, task))
     if result.return_value is not None:
         raise StorageError(
             f"checkpoint of run {run.name!r} cannot be written to {run.storage_path!r}: {result.return_value}; "
@@ -230,4 +247,8 @@ def run_trainer(
         )
     if result.checkpoint is None:
         raise ConfigError(f"run {run.name!r} in {run.storage_path!r} has no checkpoint; give it another name")
-    return result
+    state = begin(task, run.seed, torch.device("cpu"))
+    _from_storage(result.checkpoint, state)
+    history = state.history
+    _from_storage(result.get_best_checkpoint(task.score, "max" if task.higher_is_better else "min"), state)
+    return Trained(task, state, history)

@@ -1,145 +1,177 @@
-"""Training the U-Net, without Ray: state, one step, one epoch, checkpoints. `unet_ray` spreads it over workers."""
+"""The U-Net's training as a task of `loop`: photographs, loss, validation."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from raylib.datasets.labelled import IGNORE
+from raylib.config import TrainUnetConfig
+from raylib.datasets.labelled import IGNORE, LabelledPhoto
+from raylib.datasets.segmentation_sets import Splits
 from raylib.networks.unet import UNet
-from raylib.segmentation_metrics import confusion_matrix
+from raylib.segmentation import Label, draw_labels, load_weights
+from raylib.segmentation_metrics import class_scores, confusion_matrix
 from raylib.training.augmentation import Augmentation, augment
+from raylib.training.loop import BatchPlan, Course, Schedule, Task, Worker
+from raylib.training.photo_cache import cache_photos
+from raylib.training.precision import resolve_precision
 from raylib.training.segmentation_loss import segmentation_loss
+from raylib.training.strips import row_of, strip_index
+
+UnetBatch = tuple[Float[Tensor, "b 3 h w"], UInt8[Tensor, "b h w"]]
+"""Pictures of values in 0..1, and their declared labels or IGNORE."""
+
+_MAX_NORM = 1.0
+_BOARD_PICTURES = 8
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How the learning rate moves: a linear rise, then half a cosine down to nothing.
-
-    Attributes:
-        steps: of the whole run.
-        warmup: steps of the rise.
-        peak: largest learning rate.
-    """
-
-    steps: int
-    warmup: int
-    peak: float
-
-    def at(self, step: int) -> float:
-        """Returns the learning rate of a step, counted from 0."""
-        if step < self.warmup:
-            return self.peak * (step + 1) / self.warmup
-        part = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, part)))
-
-
-@dataclass
-class TrainState:
-    """All that changes while training; what a checkpoint holds.
-
-    Attributes:
-        model: the network, or the network wrapped for data parallel training.
-        average: moving average of the network's weights, the one that is evaluated and shipped.
-        optimizer: AdamW over `model`.
-        step: optimiser steps done.
-        epoch: epochs done.
-        history: one row of figures per reported epoch.
-    """
-
-    model: nn.Module
-    average: UNet
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def network(self) -> UNet:
-        """The network inside any data parallel wrapper."""
-        inside: UNet = getattr(self.model, "module", self.model)  # type: ignore[arg-type]
-        return inside
-
-
-def new_state(network: UNet, weight_decay: float) -> TrainState:
-    """Returns the state before the first step."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=weight_decay)
-    return TrainState(network, copy.deepcopy(network).requires_grad_(False), optimizer)
-
-
-def train_step(
-    state: TrainState,
-    images: Float[Tensor, "b 3 h w"],
-    labels: UInt8[Tensor, "b h w"],
-    learning_rate: float,
-    ema_decay: float,
-    precision: torch.dtype,
-) -> float:
-    """Does one optimiser step and returns the loss.
+class UnetTask(Task[UnetBatch]):
+    """The U-Net learns the labels of photographs.
 
     Args:
-        state: changed in place.
-        images: values in 0..1.
-        labels: declared labels or IGNORE.
-        learning_rate: of this step.
-        ema_decay: share of the old average that stays; early steps use less of it, so that the random start fades.
+        config: of the run.
+        splits: all photographs; a worker reads its share when it needs it.
+        worker: whose task it is.
+    """
+
+    score = "val_mean_f1"
+    higher_is_better = True
+
+    def __init__(self, config: TrainUnetConfig, splits: Splits, worker: Worker):
+        self._config, self._splits, self._worker = config, splits, worker
+        self._precision = resolve_precision(config.precision, worker.device)
+        self._stages = [stage for stage in config.stages for _ in range(stage.epochs)]
+        steps = steps_per_epoch(config, splits, worker.world)
+        self.course = Course(
+            epochs=len(self._stages),
+            steps=steps,
+            schedule=Schedule(steps * len(self._stages), config.warmup_steps, config.learning_rate),
+            images_per_step=config.batch_size * worker.world,
+            checkpoint_epochs=config.checkpoint_epochs,
+            ema_decay=config.ema_decay,
+            max_norm=_MAX_NORM,
+        )
+
+    @cached_property
+    def _train(self) -> tuple[UInt8[np.ndarray, "n s s 3"], UInt8[np.ndarray, "n s s"]]:
+        return self._share(self._splits.train, self._config.cache_px)
+
+    @cached_property
+    def _validation(self) -> tuple[UInt8[np.ndarray, "n s s 3"], UInt8[np.ndarray, "n s s"]]:
+        return self._share(self._splits.validation, input_px(self._config))
+
+    def _share(self, photos: tuple[LabelledPhoto, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
+        photos = photos[self._worker.rank :: self._worker.world]
+        images, labels = cache_photos(photos, size)
+        for index, photo in enumerate(photos):
+            if photo.dataset == "helen":  # its background holds ears and necks, which are skin elsewhere
+                labels[index][labels[index] == Label.BACKGROUND] = IGNORE
+        return images, labels
+
+    def new_network(self) -> UNet:
+        """The network of the configured weights file, or a fresh one."""
+        config = self._config
+        if config.init_weights:
+            network = load_weights(Path(config.init_weights))[0].train()
+        else:
+            network = UNet(config.widths, len(Label), norm=config.norm)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def new_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """AdamW over all weights."""
+        return adamw(network, self._config.weight_decay)
+
+    def steps(self, epoch: int) -> Iterator[Sequence[UnetBatch]]:
+        """The epoch's augmented batches."""
+        config, worker, stage = self._config, self._worker, self._stages[epoch]
+        repeats = _repeats(config, self._splits)[worker.rank :: worker.world]
+        plan = BatchPlan(repeats, config.batch_size, self.course.steps, config.seed, worker.rank)
+        how = Augmentation().scaled(stage.augmentation)
+        for batch in augmented_batches(*self._train, plan, epoch, stage.size_px, how, worker.device):
+            yield (batch,)
+
+    def losses(self, model: nn.Module, batch: UnetBatch, done: float) -> dict[str, Tensor]:
+        """The segmentation's loss, which has no terms of its own."""
+        return label_losses(model, batch, done, self._precision)
+
+    def validate(self, network: UNet) -> tuple[dict[str, float], int]:
+        """F1 of each label and of all, over the photographs of all workers together."""
+        worker = self._worker
+        confusion = validate(network, *self._validation, self._config.batch_size, worker.device, self._precision)
+        total = torch.from_numpy(confusion).to(worker.device)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(total)
+        scores = class_scores(total.cpu().numpy())
+        row = {f"val_f1_{label.name.lower()}": float(scores.f1[label]) for label in Label}
+        return {self.score: float(scores.mean_f1), "val_pixel_accuracy": float(scores.pixel_accuracy), **row}, 1
+
+    def facts(self, epoch: int) -> dict[str, float]:
+        """The side of the epoch's training pictures."""
+        return {"size_px": float(self._stages[epoch - 1].size_px)}
+
+    def strip(self, network: UNet) -> UInt8[np.ndarray, "h w 3"]:
+        """The label maps that the network gives some validation photographs."""
+        images = self._validation[0][strip_index(len(self._validation[0]))]
+        return row_of(draw_labels(predict(network, images, self._worker.device, self._precision)))
+
+    def originals(self) -> UInt8[np.ndarray, "h w 3"]:
+        """These photographs above their true labels."""
+        images, labels = (part[strip_index(len(part))] for part in self._validation)
+        truth = np.where(labels == IGNORE, np.uint8(Label.BACKGROUND), labels)
+        return np.concatenate([row_of(images), row_of(draw_labels(truth))])
+
+    @torch.inference_mode()
+    def training_picture(self, network: UNet, batch: UnetBatch) -> UInt8[np.ndarray, "h w 3"]:
+        """Some pictures as augmentation left them above what the network makes of them."""
+        images = batch[0][:_BOARD_PICTURES]
+        guess = draw_labels(network(images).argmax(1).to(torch.uint8).cpu().numpy())
+        seen = (images * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return np.concatenate([row_of(seen), row_of(guess)])
+
+    def is_shown(self, figure: str) -> bool:
+        """Loss, speed and mean F1: the others are many."""
+        return figure in ("loss", "images_per_second", self.score)
+
+
+def input_px(config: TrainUnetConfig) -> int:
+    """The side of the pictures that the trained network is to see."""
+    return config.input_px or config.stages[-1].size_px
+
+
+def _repeats(config: TrainUnetConfig, splits: Splits) -> UInt8[np.ndarray, " n"]:
+    """How often an epoch shows each training photograph."""
+    return np.array([config.fasseg_repeat if p.dataset == "fasseg" else 1 for p in splits.train], np.uint8)
+
+
+def steps_per_epoch(config: TrainUnetConfig, splits: Splits, num_workers: int) -> int:
+    """The optimiser steps of an epoch."""
+    return max(1, int(_repeats(config, splits).sum()) // (config.batch_size * num_workers))
+
+
+def adamw(network: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW over all weights; the loop sets the learning rate."""
+    return torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=weight_decay)
+
+
+def label_losses(model: nn.Module, batch: UnetBatch, done: float, precision: torch.dtype) -> dict[str, Tensor]:
+    """The loss of a batch.
+
+    Args:
+        model: the network or its data parallel wrapper.
+        batch: pictures and labels.
+        done: share of the training that is done, which changes nothing here.
         precision: float32, or bfloat16 for mixed precision (it needs no loss scaling).
     """
-    device = images.device.type
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
-    with torch.autocast(device, torch.bfloat16, enabled=precision == torch.bfloat16):
-        logits = state.model(images)
-    loss = segmentation_loss(logits, labels)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-    state.optimizer.step()
-    state.step += 1
-    decay = min(ema_decay, state.step / (state.step + 20))
-    with torch.no_grad():
-        for mean, now in zip(state.average.state_dict().values(), state.network.state_dict().values(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(now, 1 - decay)
-            else:
-                mean.copy_(now)
-    return float(loss.detach())
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """Which of a worker's photographs an epoch shows, and in which order.
-
-    Attributes:
-        repeats: (n) how often each of the worker's photographs appears in an epoch.
-        batch_size: photographs per step.
-        steps: of an epoch; the same on every worker, whatever its share. Photographs start over where a share is
-            too short and wait for another epoch where it is too long.
-        seed: of the run.
-        rank: of the worker.
-    """
-
-    repeats: UInt8[np.ndarray, " n"]
-    batch_size: int
-    steps: int
-    seed: int
-    rank: int = 0
-
-    def batches(self, epoch: int) -> Int64[np.ndarray, "s b"]:
-        """Returns the photographs' numbers for each step of an epoch; the same for the same seed, rank and epoch."""
-        pool = np.repeat(np.arange(len(self.repeats)), self.repeats)
-        order = np.random.default_rng((self.seed, epoch, self.rank)).permutation(pool)
-        return np.resize(order, (self.steps, self.batch_size))
+    images, labels = batch
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        logits = model(images)
+    return {"loss": segmentation_loss(logits, labels)}
 
 
 def augmented_batches(
@@ -150,26 +182,15 @@ def augmented_batches(
     size: int,
     how: Augmentation,
     device: torch.device,
-) -> Iterator[tuple[Float[Tensor, "b 3 h w"], UInt8[Tensor, "b h w"]]]:
-    """Yields an epoch's training batches; the next one is prepared while the caller works on the last."""
+) -> Iterator[UnetBatch]:
+    """Yields an epoch's training batches, augmented on the device."""
     seed = np.random.SeedSequence((plan.seed, epoch, plan.rank)).generate_state(1, np.uint64)[0]
     rng = torch.Generator(device).manual_seed(int(seed))
-
-    def prepare(chosen: Int64[np.ndarray, " b"]) -> tuple[Tensor, Tensor]:
+    for chosen in plan.batches(epoch):
         x = torch.from_numpy(images[chosen]).to(device, non_blocking=True)
         y = torch.from_numpy(labels[chosen]).to(device, non_blocking=True)
         x, y = augment(x, y, size, how, rng)
-        return x.contiguous(memory_format=torch.channels_last), y
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = None
-        for chosen in plan.batches(epoch):
-            following = pool.submit(prepare, chosen)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+        yield x.contiguous(memory_format=torch.channels_last), y
 
 
 @torch.inference_mode()
@@ -181,7 +202,7 @@ def validate(
     device: torch.device,
     precision: torch.dtype,
 ) -> Int64[np.ndarray, "k k"]:
-    """Returns the confusion matrix over stored photographs, as many pixels as they have."""
+    """The confusion matrix over stored photographs, as many pixels as they have."""
     total = np.zeros((network.num_classes, network.num_classes), np.int64)
     for start in range(0, len(images), batch_size):
         guess = predict(network, images[start : start + batch_size], device, precision)
@@ -193,34 +214,8 @@ def validate(
 def predict(
     network: UNet, images: UInt8[np.ndarray, "n s s 3"], device: torch.device, precision: torch.dtype
 ) -> UInt8[np.ndarray, "n s s"]:
-    """Returns the label maps that the network gives photographs."""
+    """The label maps that the network gives photographs."""
     x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
         guess = network(x.contiguous(memory_format=torch.channels_last)).argmax(1)
     return np.asarray(guess.to(torch.uint8).cpu().numpy())
-
-
-def save_checkpoint(state: TrainState, path: Path) -> None:
-    """Writes everything that a resumed run needs; the file is complete or absent."""
-    partial = path.with_suffix(".partial")
-    torch.save(
-        {
-            "model": state.network.state_dict(),
-            "average": state.average.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "step": state.step,
-            "epoch": state.epoch,
-            "history": state.history,
-        },
-        partial,
-    )
-    partial.replace(path)
-
-
-def load_checkpoint(state: TrainState, path: Path) -> None:
-    """Puts the state back to what `save_checkpoint` wrote."""
-    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    state.network.load_state_dict(saved["model"])
-    state.average.load_state_dict(saved["average"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.step, state.epoch, state.history = saved["step"], saved["epoch"], saved["history"]

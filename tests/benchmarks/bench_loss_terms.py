@@ -21,15 +21,16 @@ import numpy as np
 import torch
 
 from raylib.cli import parse
-from raylib.config import FaceLossWeights, TrainMeshnetConfig
+from raylib.config import TRAIN_MESHNET, FaceLossWeights, TrainRegressorConfig
 from raylib.face_network import build_network
 from raylib.fit_cascade import FitCascade
 from raylib.fit_correction import FitCorrector
 from raylib.morphable import load_prior
 from raylib.training.face_augmentation import FaceAugmentation
-from raylib.training.face_meshnet_loop import batches, learning_rate, new_state, train_step, validate
+from raylib.training.face_meshnet_loop import CorrectionLosses, adamw, batches, validate
 from raylib.training.face_meshnet_loss import FaceLoss, vertex_weights
 from raylib.training.face_samples import FaceSamples
+from raylib.training.loop import Schedule, new_state, train_step
 
 _BATCH = 16
 _WARMUP = 10
@@ -48,7 +49,7 @@ class Trainings:
         photographs: photographs that are left out of training, and that figures are of.
     """
 
-    def __init__(self, cache: Path, config: TrainMeshnetConfig, steps: int, faces: int, photographs: int):
+    def __init__(self, cache: Path, config: TrainRegressorConfig, steps: int, faces: int, photographs: int):
         self._model = load_prior()
         self._config, self._steps = config, steps
         self._train = FaceSamples(cache / "train", self._model)
@@ -64,17 +65,18 @@ class Trainings:
         """Returns the figures after a training with these weights."""
         torch.manual_seed(0)
         network = build_network(self._model, self._config.face.architecture)
-        state = new_state(network, self._config.face.weight_decay)
+        state = new_state(network, adamw(network, self._config.face.weight_decay), ema_decay=0.9)
         start = build_network(self._model, self._config.face.architecture).eval()
         loss = FaceLoss(self._corrector, weights, self._config.image_px)
+        losses = CorrectionLosses(self._corrector, loss, self._precision, start)
+        schedule = Schedule(self._steps, _WARMUP, _RATE, last=0.01)
         share = self._config.face.photo_share
         count = self._steps * (_BATCH - round(_BATCH * share))
         chosen = np.random.default_rng(seed).permutation(len(self._train))[:count]
         seen = np.arange(len(self._unseen), len(self._photos))
         change = FaceAugmentation(self._model)
-        for batch, lit in batches(self._train, chosen, self._photos, seen, _BATCH, share, change, (seed, 0, 0)):
-            rate = learning_rate(state.step, self._steps, _WARMUP, _RATE)
-            train_step(state, self._corrector, loss, batch, lit, rate, 0.9, self._precision, start)
+        for batch in batches(self._train, chosen, self._photos, seen, _BATCH, share, change, (seed, 0, 0)):
+            train_step(state, losses, [batch], schedule.at(state.step), max_norm=2.0)
         return self._figures(state.average.eval(), start)
 
     @torch.inference_mode()
@@ -91,8 +93,8 @@ class Trainings:
                 estimate = self._corrector.apply(corrections, inputs, fit, light)
                 first_look = self._corrector.apply(start(inputs), inputs, fit, light)
                 lit = batch.truth.known > 0.5
-                for name, value in judge(estimate, corrections, batch, lit, first_look)[1].items():
-                    terms.setdefault(name, []).append((value, n))
+                for name, value in judge(estimate, corrections, batch, lit, first_look).items():
+                    terms.setdefault(name, []).append((float(value), n))
         figures = {name: sum(v * n for v, n in of) / sum(n for _, n in of) for name, of in terms.items()}
         row = validate(
             network, self._corrector, self._held, self._faces, vertex_weights(self._model), _BATCH, self._device,
@@ -113,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     # The folder is not looked into: samples are prepared.
     given = ["--config", str(args.config), "--face.photographs", str(args.cache)]
-    config = parse(TrainMeshnetConfig, __doc__ or "", given)
+    config = parse(TRAIN_MESHNET, __doc__ or "", given)
     whole = config.face.loss
     train = Trainings(args.cache, config, args.steps, args.faces, args.photographs)
     found: dict[str, dict[str, float]] = {}
