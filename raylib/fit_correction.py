@@ -71,7 +71,8 @@ class CropEstimate:
         albedo: linear RGB.
         light_sh: so that albedo times shading is linear RGB.
         sigma_mm: standard deviation of each vertex's position.
-        strangeness: logarithm of how much of the picture the training's main directions leave (`Strangeness`).
+        strangeness: logarithm of how much of the picture the training's main directions leave (`Strangeness`); NaN
+            where none were learned.
     """
 
     camera: Camera
@@ -314,7 +315,7 @@ class FitCorrector:
             albedo=self.mean_albedo * corrections.log_albedo.exp(),
             light_sh=light.exposure[:, None] * (light.shape + corrections.light),
             sigma_mm=self.average_sigma * (corrections.log_sigma + self.trend(trend_features(inputs, fit))).exp(),
-            strangeness=fit.looks[:, 0],
+            strangeness=fit.looks[:, 0] if fit.looks.shape[1] else fit.looks.new_full((len(fit.looks),), torch.nan),
         )
 
     def seen_albedo(
