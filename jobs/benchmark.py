@@ -6,7 +6,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from raylib.cli import Command, main_with_commands
 from raylib.config import (
     BenchmarkBucketConfig,
     BenchmarkPicturesConfig,
@@ -16,6 +15,7 @@ from raylib.config import (
     BenchmarkTrainConfig,
     BenchmarkYaleBConfig,
 )
+from raylib.runtime.command import Command, main_with_commands
 
 
 def runner(name: str) -> Callable[[Any], int]:

@@ -10,17 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raylib.cli import Command, main
 from raylib.config import BuildPriorConfig
 from raylib.errors import ConfigError
+from raylib.runtime.command import Command, main
 
 if TYPE_CHECKING:
-    from raylib.wrapping.ict import IctHead
+    from raylib.morphable.registration.ict import IctHead
 
 
 def read_sources(config: BuildPriorConfig) -> tuple[str, IctHead]:
     """Returns the licence's text and the source model; a `ConfigError` where they are not there."""
-    from raylib.wrapping.ict import read_head
+    from raylib.morphable.registration.ict import read_head
 
     try:
         notice = Path(config.licence).read_text()
@@ -33,9 +33,9 @@ def run(config: BuildPriorConfig) -> int:
     """Writes the prior and the rest of the head and prints their figures."""
     import torch
 
-    from raylib.morphable import read_prior
-    from raylib.wrapping.build import build_prior
-    from raylib.wrapping.surround import build_surround
+    from raylib.morphable.model import read_prior
+    from raylib.morphable.registration.build import build_prior
+    from raylib.morphable.registration.surround import build_surround
 
     notice, head = read_sources(config)
     torch.set_num_threads(1)  # so that sums, and with them the file, come out the same on every machine

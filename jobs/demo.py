@@ -9,8 +9,8 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from raylib.cli import Command, main
 from raylib.config import DemoConfig, ReconstructConfig
+from raylib.runtime.command import Command, main
 
 PHOTOGRAPHS = {
     "astronaut.png": "astronaut.png",

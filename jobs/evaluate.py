@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from raylib.cli import Command, main_with_commands
 from raylib.config import (
     EvaluateAppearanceConfig,
     EvaluatePicturesConfig,
     EvaluateSegmentationConfig,
     EvaluateShapeConfig,
 )
+from raylib.runtime.command import Command, main_with_commands
 
 
 def segmentation(config: EvaluateSegmentationConfig) -> int:
     """Prints and writes how well label maps agree with labelled photographs."""
-    from raylib.training.unet_evaluation import markdown, run_evaluation
+    from raylib.evaluation.segmentation import markdown, run_evaluation
 
     print(markdown(run_evaluation(config)))
     return 0
@@ -32,8 +32,8 @@ def plan_segmentation(config: EvaluateSegmentationConfig) -> None:
 
 def shape(config: EvaluateShapeConfig) -> int:
     """Prints and writes how well reconstructed faces agree with known ones."""
-    from raylib.evaluation.run_shape import run_shape
-    from raylib.evaluation.shape_report import markdown
+    from raylib.evaluation.shape.report import markdown
+    from raylib.evaluation.shape.run import run_shape
 
     print(markdown(run_shape(config)))
     return 0
@@ -50,8 +50,8 @@ def plan_shape(config: EvaluateShapeConfig) -> None:
 
 def appearance(config: EvaluateAppearanceConfig) -> int:
     """Prints and writes how well reconstructed albedo and light agree with known ones."""
-    from raylib.evaluation.appearance_report import markdown
-    from raylib.evaluation.run_appearance import run_appearance
+    from raylib.evaluation.appearance.report import markdown
+    from raylib.evaluation.appearance.run import run_appearance
 
     print(markdown(run_appearance(config)))
     return 0

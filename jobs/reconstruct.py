@@ -7,8 +7,8 @@ Examples:
     python jobs/reconstruct.py --input photos --output out --faces.hog-upsample 1 --retry failed
 """
 
-from raylib.cli import Command, main
 from raylib.config import ReconstructConfig
+from raylib.runtime.command import Command, main
 
 
 def run(config: ReconstructConfig) -> int:

@@ -6,16 +6,16 @@ Examples:
     python jobs/report.py --input out --page-mb 5 --photographs false --dry-run
 """
 
-from raylib.cli import Command, main
 from raylib.config import ReportConfig
+from raylib.runtime.command import Command, main
 
 
 def run(config: ReportConfig) -> int:
     """Runs the job; its imports take seconds, so that they wait for a valid command line."""
     from rich.console import Console
 
-    from raylib.progress import say
     from raylib.report.choice import write_page_of
+    from raylib.runtime.progress import say
 
     console = Console()
     say(console, f"report    {write_page_of(config, console)}")

@@ -6,13 +6,13 @@ Examples:
     python jobs/synthesize.py --output out/held_out --split test --count 200 --settings.size-px 512
 """
 
-from raylib.cli import Command, main
 from raylib.config import SynthesizeConfig
+from raylib.runtime.command import Command, main
 
 
 def run(config: SynthesizeConfig) -> int:
     """Runs the job; its imports take seconds, so that they wait for a valid command line."""
-    from raylib.synthesis_run import synthesize
+    from raylib.synthesis.run import synthesize
 
     return synthesize(config)
 
@@ -21,7 +21,7 @@ def plan(config: SynthesizeConfig) -> None:
     """Says what a run would do."""
     from rich.console import Console
 
-    from raylib.synthesis_run import print_plan
+    from raylib.synthesis.run import print_plan
 
     print_plan(config, Console())
 

@@ -14,8 +14,8 @@ Examples:
 
 from __future__ import annotations
 
-from raylib.cli import Command, main
 from raylib.config import TRAIN_MESHNET, TrainMeshConfig, TrainRegressorConfig
+from raylib.runtime.command import Command, main
 
 
 def run(config: TrainMeshConfig) -> int:
@@ -23,11 +23,11 @@ def run(config: TrainMeshConfig) -> int:
     from raylib.report.choice import report_at_end
 
     if isinstance(config, TrainRegressorConfig):
-        from raylib.training.face_meshnet_ray import run_face_training
+        from raylib.training.regressor.run import run_face_training
 
         results = run_face_training(config)
     else:
-        from raylib.training.meshnet_ray import run_training
+        from raylib.training.paper.run import run_training
 
         results = run_training(config)
     print(f"results: {results}")

@@ -9,14 +9,14 @@ Examples:
 
 from __future__ import annotations
 
-from raylib.cli import Command, main
 from raylib.config import TrainUnetConfig
+from raylib.runtime.command import Command, main
 
 
 def run(config: TrainUnetConfig) -> int:
     """Trains and says where the weights and the report are."""
     from raylib.report.choice import report_at_end
-    from raylib.training.unet_ray import run_training
+    from raylib.training.segmentation.run import run_training
 
     print(f"weights: {run_training(config)}")
     report_at_end(config.out)

@@ -46,7 +46,7 @@ def photographs() -> Path:
 
 @pytest.fixture(scope="session")
 def astronaut(photographs) -> np.ndarray:
-    from raylib.images import decode
+    from raylib.io.images import decode
 
     return decode((photographs / "astronaut.png").read_bytes(), 10**7).rgb
 

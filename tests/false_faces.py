@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from raylib.faces import Face
+from raylib.detection.detector import Face
 
 
 def halves(a: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> np.ndarray:

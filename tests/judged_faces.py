@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raylib.camera import Camera, rotation_from_euler_deg
 from raylib.evaluation.faces import Prediction, TruePhoto
 from raylib.evaluation.results import model_landmarks
 from raylib.evaluation.scans import LANDMARK_NAMES
-from raylib.morphable import load_prior
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.morphable.model import load_prior
 
 FACES = load_prior().faces.numpy()
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from raylib.camera import Camera, rotation_from_euler_deg
-from raylib.color import linear_to_srgb
 from raylib.config import FitSettings
-from raylib.crop_fit import CropFit
-from raylib.fit_cascade import FitCascade, cascade_features, descriptor_maps
-from raylib.fitting import LandmarkFitter
-from raylib.lighting import SphericalHarmonicLight
-from raylib.morphable import LinearFaceModel
+from raylib.fitting.crop_space import CropFit
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.lighting.color import linear_to_srgb
+from raylib.lighting.spherical_harmonics import SphericalHarmonicLight
+from raylib.morphable.model import LinearFaceModel
+from raylib.regressor.cascade import FitCascade, cascade_features, descriptor_maps
 from raylib.render import SoftRenderer, SoftSettings
-from raylib.segmentation import Label
-from raylib.training.face_samples import FaceSampleBatch, FaceTruth
+from raylib.segmentation.segmenter import Label
+from raylib.training.regressor.samples import FaceSampleBatch, FaceTruth
 
 
 def rendered_samples(

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from raylib.camera import Camera, euler_deg, rotation_from_euler_deg
-from raylib.lighting import self_shadow_transfer
-from raylib.mesh import vertex_normals
-from raylib.morphable import load_prior
-from raylib.preview import PANEL_PX
-from raylib.reconstruction.mesh_files import MeshEncoder
-from raylib.reconstruction.rows import to_parquet
+from raylib.geometry.camera import Camera, euler_deg, rotation_from_euler_deg
+from raylib.geometry.mesh import vertex_normals
+from raylib.io.meshes import MeshEncoder
+from raylib.lighting.spherical_harmonics import self_shadow_transfer
+from raylib.morphable.model import load_prior
+from raylib.reconstruction.schema import to_parquet
+from raylib.texture.preview import PANEL_PX
 
 HOSTILE = (
     "a \"quoted\" <b>bold</b> & 'single'.jpg",

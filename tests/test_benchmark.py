@@ -17,10 +17,10 @@ from raylib.config import (
     LossWeights,
     PaperSettings,
 )
-from raylib.deformation import TrainedMeshnet, save_meshnet
 from raylib.errors import ConfigError
-from raylib.networks.meshnet import MeshNetPaper
-from raylib.templates import load_template
+from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.scene import TrainedMeshnet, save_meshnet
+from raylib.paper.templates import load_template
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raylib.camera import FRONTAL, Camera, euler_deg, focal_from_fov, rotation_from_euler_deg
+from raylib.geometry.camera import FRONTAL, Camera, euler_deg, focal_from_fov, rotation_from_euler_deg
 
 angle = st.floats(-80, 80)
 

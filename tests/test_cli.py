@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import raylib.config as config_module
-from raylib.cli import Command, main, parse
 from raylib.config import Choice, EvaluateShapeConfig, FaceSettings, ReconstructConfig, ReportConfig, TrainUnetConfig
 from raylib.config.paths import absolute, absolute_paths
 from raylib.reconstruction.plan import print_plan
-from raylib.reconstruction.rows import to_parquet
+from raylib.reconstruction.schema import to_parquet
+from raylib.runtime.command import Command, main, parse
 
 BASE = ["--input", "in", "--output", "out"]
 
@@ -239,7 +239,7 @@ def test_a_file_that_holds_no_settings_is_named(content, expected, tmp_path, cap
 
 WORDS = """
 import sys
-from raylib.cli import Command, main
+from raylib.runtime.command import Command, main
 from raylib.config import ReconstructConfig
 
 def run(config):

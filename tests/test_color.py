@@ -2,7 +2,7 @@
 
 import torch
 
-from raylib.color import linear_to_srgb, srgb_to_linear
+from raylib.lighting.color import linear_to_srgb, srgb_to_linear
 
 
 def test_round_trip_and_known_values():

@@ -1,6 +1,6 @@
 from xml.etree import ElementTree
 
-from raylib.training.curves import draw_curves
+from raylib.metrics.curves import draw_curves
 
 SVG = "{http://www.w3.org/2000/svg}"
 

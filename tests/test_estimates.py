@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from raylib.camera import Camera, rotation_from_euler_deg
-from raylib.estimates import FaceBatch
-from raylib.faces import FaceCrop, crop_transform
-from raylib.morphable import load_prior
+from raylib.detection.detector import FaceCrop, crop_transform
+from raylib.fitting.estimates import FaceBatch
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.morphable.model import load_prior
 
 
 def test_crop_camera_projects_to_the_crop():

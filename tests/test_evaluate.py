@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raylib.cli import Command, main_with_commands
 from raylib.config import EvaluateSegmentationConfig
+from raylib.runtime.command import Command, main_with_commands
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from raylib.camera import Camera, rotation_from_euler_deg
 from raylib.config import EvaluateAppearanceConfig
 from raylib.errors import ConfigError
-from raylib.evaluation import appearance_report as report_of
-from raylib.evaluation.appearance import (
+from raylib.evaluation.appearance import report as report_of
+from raylib.evaluation.appearance.errors import (
     FIGURES,
     IDENTICAL_DB,
     UNSEEN_LIGHTS,
@@ -28,17 +27,18 @@ from raylib.evaluation.appearance import (
     true_tone_deg,
     unseen_light,
 )
+from raylib.evaluation.appearance.run import MeanAppearance, appearance_report
+from raylib.evaluation.appearance.skin_tone import CLASSES, lab, tone_class, typology_angle_deg
 from raylib.evaluation.drawing import draw, shading, to_bytes, to_linear, to_srgb, transfer_of
 from raylib.evaluation.faces import Prediction, TrueAppearance, TruePhoto
-from raylib.evaluation.picture_metrics import masked_psnr, masked_ssim, relative_error
 from raylib.evaluation.results import model_landmarks
-from raylib.evaluation.run_appearance import MeanAppearance, appearance_report
-from raylib.evaluation.skin_tone import CLASSES, lab, tone_class, typology_angle_deg
 from raylib.evaluation.truth import prior_truth
-from raylib.lighting import lambert_transfer, rotate_sh, sh_basis, sphere_directions
-from raylib.morphable import REGIONS, load_prior
-from raylib.networks.lpips_distance import load_lpips
-from raylib.segmentation import Label
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.lighting.spherical_harmonics import lambert_transfer, rotate_sh, sh_basis, sphere_directions
+from raylib.metrics.lpips import load_lpips
+from raylib.metrics.pictures import masked_psnr, masked_ssim, relative_error
+from raylib.morphable.model import REGIONS, load_prior
+from raylib.segmentation.segmenter import Label
 
 FACES = load_prior().faces.numpy()
 SIZE = (128, 128)
@@ -384,7 +384,7 @@ def test_the_reference_is_the_mean_face_as_bright_as_the_picture():
 def test_truth_without_albedo_is_one_sentence(tmp_path):
     from judged_faces import write_scan
 
-    from raylib.evaluation.run_appearance import run_appearance
+    from raylib.evaluation.appearance.run import run_appearance
 
     verts = load_prior().mean.double().numpy()
     write_scan(tmp_path, "a", verts, FACES, model_landmarks(load_prior(), verts))

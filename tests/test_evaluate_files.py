@@ -10,12 +10,12 @@ from judged_faces import FACES, as_prediction, some_camera, some_faces, some_pho
 from raylib.config import EvaluateShapeConfig
 from raylib.errors import ConfigError
 from raylib.evaluation.baselines import EosBaseline, LandmarkBaseline, LandmarkSource, MeanFace
-from raylib.evaluation.regions import FACE_REGIONS, prior_regions, region_points
 from raylib.evaluation.results import ResultsFolder, model_landmarks, points_under
-from raylib.evaluation.run_shape import evaluate_shapes, run_shape, shape_report
-from raylib.evaluation.shape import shape_errors
+from raylib.evaluation.shape.errors import shape_errors
+from raylib.evaluation.shape.regions import FACE_REGIONS, prior_regions, region_points
+from raylib.evaluation.shape.run import evaluate_shapes, run_shape, shape_report
 from raylib.evaluation.truth import known_faces, prior_truth
-from raylib.morphable import load_prior
+from raylib.morphable.model import load_prior
 
 # --- files -------------------------------------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ def test_points_under_landmarks_are_those_that_the_camera_shows():
 
 
 def test_a_mesh_whose_topology_has_no_landmarks_takes_those_of_the_picture(tmp_path):
-    from raylib.reconstruction import rows
+    from raylib.reconstruction import schema as rows
 
     verts, camera = some_faces(1)[0], some_camera()
     photo = some_photo(verts, camera)
@@ -174,7 +174,7 @@ def test_a_mesh_whose_topology_has_no_landmarks_takes_those_of_the_picture(tmp_p
 
 
 def test_results_are_found_by_content_before_name(tmp_path):
-    from raylib.reconstruction import rows
+    from raylib.reconstruction import schema as rows
 
     verts, camera = some_faces(3), some_camera()
 

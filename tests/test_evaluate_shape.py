@@ -12,18 +12,18 @@ import torch
 from judged_faces import FACES, as_prediction, some_camera, some_faces, some_photo, write_scan
 from scipy.spatial.transform import Rotation
 
-from raylib.camera import Camera
 from raylib.evaluation.baselines import MeanFace
 from raylib.evaluation.faces import Prediction
-from raylib.evaluation.regions import FACE_REGIONS, prior_regions, region_points
 from raylib.evaluation.results import model_landmarks
-from raylib.evaluation.run_shape import evaluate_shapes, shape_report
-from raylib.evaluation.shape import FIGURES, landmark_nme, pose_error_deg, shape_errors
-from raylib.evaluation.shape_report import summarise
+from raylib.evaluation.shape.errors import FIGURES, landmark_nme, pose_error_deg, shape_errors
+from raylib.evaluation.shape.regions import FACE_REGIONS, prior_regions, region_points
+from raylib.evaluation.shape.report import summarise
+from raylib.evaluation.shape.run import evaluate_shapes, shape_report
 from raylib.evaluation.truth import prior_truth
-from raylib.metrics import Alignment, surface_normals
-from raylib.model_files import load_model
-from raylib.morphable import load_prior
+from raylib.geometry.camera import Camera
+from raylib.metrics.scan_error import Alignment, surface_normals
+from raylib.morphable.model import load_prior
+from raylib.morphable.readers import load_model
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,15 +15,15 @@ from raylib.config import (
     SynthesisSettings,
     SynthesizeConfig,
 )
-from raylib.datasets.synthetic import SyntheticDataset, to_parquet
 from raylib.errors import ConfigError
-from raylib.evaluation.appearance import total_sh
+from raylib.evaluation.appearance.errors import total_sh
+from raylib.evaluation.appearance.run import run_appearance
 from raylib.evaluation.results import ResultsFolder
-from raylib.evaluation.run_appearance import run_appearance
-from raylib.evaluation.run_shape import run_shape
+from raylib.evaluation.shape.run import run_shape
 from raylib.evaluation.truth import known_faces, write_pictures
-from raylib.reconstruction import rows as reconstruction_rows
+from raylib.reconstruction import schema as reconstruction_rows
 from raylib.synthesis import FaceSynthesizer, seeds_of
+from raylib.synthesis.parquet import SyntheticDataset, to_parquet
 
 SHOTS = 2
 
@@ -79,7 +79,7 @@ def write_rows(folder: Path, truth: Path, left_out: int = 0, **changes) -> Path:
 
 
 def half_way(face):
-    from raylib.morphable import load_prior
+    from raylib.morphable.model import load_prior
 
     mean = load_prior().mean.double().numpy()
     return (mean + 0.5 * (face.verts - mean)).astype(np.float32).ravel()

@@ -10,20 +10,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from raylib.config import FaceLossWeights, FitSettings
-from raylib.crop_fit import sample_at
-from raylib.error_trend import ErrorTrend
+from raylib.detection.detector import crop_face
 from raylib.errors import ConfigError
-from raylib.estimates import FaceBatch
-from raylib.face_network import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
-from raylib.faces import crop_face
-from raylib.fit_cascade import FitCascade, descriptor_maps, posed
-from raylib.fit_correction import CropEstimate, FitCorrector, seen_from_camera, trend_features
-from raylib.fitting import LandmarkFitter
-from raylib.mesh import face_areas_normals, vertex_normals
-from raylib.morphable import load_prior
-from raylib.segmentation import Label
-from raylib.strangeness import Strangeness
-from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, rotation_distance_deg
+from raylib.fitting.crop_space import sample_at
+from raylib.fitting.estimates import FaceBatch
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.geometry.mesh import face_areas_normals, vertex_normals
+from raylib.morphable.model import load_prior
+from raylib.regressor.cascade import FitCascade, descriptor_maps, posed
+from raylib.regressor.corrections import CropEstimate, FitCorrector, seen_from_camera, trend_features
+from raylib.regressor.novelty import Strangeness
+from raylib.regressor.predictor import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
+from raylib.regressor.uncertainty import ErrorTrend
+from raylib.segmentation.segmenter import Label
+from raylib.training.regressor.loss import FaceLoss, aligned_error, rotation_distance_deg
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
 

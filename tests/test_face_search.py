@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylib.camera import euler_deg
 from raylib.config import FaceSettings, FitSettings, SynthesisSettings
-from raylib.face_search import SMALLEST_FACE_PX, WINDOW_PX, Detection, distinct, finer_scales, in_tiles, rotated
-from raylib.faces import FaceDetector, steady
-from raylib.fitting import LandmarkFitter
-from raylib.images import decode
-from raylib.morphable import load_prior
+from raylib.detection.detector import FaceDetector, steady
+from raylib.detection.search import SMALLEST_FACE_PX, WINDOW_PX, Detection, distinct, finer_scales, in_tiles, rotated
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.geometry.camera import euler_deg
+from raylib.io.images import decode
+from raylib.morphable.model import load_prior
 from raylib.synthesis import FaceSynthesizer
 
 SHARED_CASES = "../cases"  # seen from the folder of data

@@ -8,19 +8,20 @@ import pytest
 import torch
 from meshnet_faces import rendered_samples, telling_cascade
 
-from raylib.camera import rotation_from_vector
 from raylib.config import FaceLossWeights, FaceMeshNetSettings, TrainRegressorConfig
-from raylib.crop_fit import sample_at
 from raylib.errors import ConfigError
-from raylib.face_network import build_network
-from raylib.fit_cascade import FitCascade, descriptor_maps, posed
-from raylib.fit_correction import FitCorrector
-from raylib.lighting import SphericalHarmonicLight
-from raylib.mesh import vertex_normals
-from raylib.morphable import load_prior
-from raylib.strangeness import Strangeness
-from raylib.training.face_augmentation import FaceAugmentation, reframed
-from raylib.training.face_cascade import (
+from raylib.fitting.crop_space import sample_at
+from raylib.geometry.camera import rotation_from_vector
+from raylib.geometry.mesh import vertex_normals
+from raylib.lighting.spherical_harmonics import SphericalHarmonicLight
+from raylib.morphable.model import load_prior
+from raylib.regressor.cascade import FitCascade, descriptor_maps, posed
+from raylib.regressor.corrections import FitCorrector
+from raylib.regressor.novelty import Strangeness
+from raylib.regressor.predictor import build_network
+from raylib.training.loop import TrainState, load_checkpoint, new_state, save_checkpoint, train_step
+from raylib.training.regressor.augmentation import FaceAugmentation, reframed
+from raylib.training.regressor.cascade import (
     StepTargets,
     excess_noise,
     ridge_weights,
@@ -29,7 +30,10 @@ from raylib.training.face_cascade import (
     strangeness_of,
     train_cascade,
 )
-from raylib.training.face_meshnet_loop import (
+from raylib.training.regressor.loss import FaceLoss, aligned_error, vertex_weights
+from raylib.training.regressor.pictures import drawn_faces, whole_light
+from raylib.training.regressor.samples import FaceSamples, Picture, SampleMaker, write_samples, written_samples
+from raylib.training.regressor.task import (
     CorrectionLosses,
     adamw,
     batches,
@@ -37,10 +41,6 @@ from raylib.training.face_meshnet_loop import (
     joined,
     validate,
 )
-from raylib.training.face_meshnet_loss import FaceLoss, aligned_error, vertex_weights
-from raylib.training.face_pictures import drawn_faces, whole_light
-from raylib.training.face_samples import FaceSamples, Picture, SampleMaker, write_samples, written_samples
-from raylib.training.loop import TrainState, load_checkpoint, new_state, save_checkpoint, train_step
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}
 
@@ -266,7 +266,7 @@ def strangers(k=40, f=60, n=3000):
 
 
 def test_identities_are_believed_as_far_as_least_squares_says_of_each_picture(monkeypatch):
-    monkeypatch.setattr("raylib.training.face_cascade._MAIN_DIRECTIONS", 10)
+    monkeypatch.setattr("raylib.training.regressor.cascade._MAIN_DIRECTIONS", 10)
     known, real, known_identity, noisy, true, level = strangers()
     found = strangeness_of(known, real, known_identity, noisy, 1.0)
     strange = found(real)[0]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raylib.config import FaceSettings
+from raylib.detection.detector import FaceDetector, crop_face, crop_transform, dlib_file, steady
 from raylib.errors import ConfigError
-from raylib.faces import FaceDetector, crop_face, crop_transform, dlib_file, steady
-from raylib.images import decode
+from raylib.io.images import decode
 
 
 @pytest.fixture(scope="module")

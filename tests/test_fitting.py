@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from raylib.camera import Camera, euler_deg, rotation_from_euler_deg
 from raylib.config import FitSettings
 from raylib.errors import ConfigError
-from raylib.fitting import JAW, LandmarkFit, LandmarkFitter, fit_landmarks
-from raylib.morphable import LinearFaceModel, load_prior
+from raylib.fitting.landmarks import JAW, LandmarkFit, LandmarkFitter, fit_landmarks
+from raylib.geometry.camera import Camera, euler_deg, rotation_from_euler_deg
+from raylib.morphable.model import LinearFaceModel, load_prior
 
 SHARP = FitSettings(landmark_sigma_mm=0.05, contour_sigma_mm=0.05, size_sigma=1.0, alternations=8)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from raylib.errors import ImageError
-from raylib.images import decode
+from raylib.io.images import decode
 
 LIMIT = 4_000_000
 CASES = Path(__file__).parents[1] / "../shared/cases"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from raylib.errors import ImageError
-from raylib.images import decode
+from raylib.io.images import decode
 
 LIMIT = 4_000_000
 

@@ -11,11 +11,11 @@ import pytest
 import ray
 
 from raylib.config import ReconstructConfig
-from raylib.reconstruction.analysis import AnalysedImage
-from raylib.reconstruction.isolated_meshing import MeshStage
-from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
+from raylib.io.storage import Location
+from raylib.reconstruction.detect_stage import AnalysedImage
+from raylib.reconstruction.mesh_actor import MeshStage
+from raylib.reconstruction.mesh_stage import MeshingSettings, ReconstructStage
 from raylib.reconstruction.methods import load_method
-from raylib.reconstruction.storage import Location
 
 
 def make(tally: bytes):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raylib.reconstruction.isolation import ChildCrashError, ChildMemoryError, ChildTimeoutError, IsolatedWorker
+from raylib.runtime.child_process import ChildCrashError, ChildMemoryError, ChildTimeoutError, IsolatedWorker
 
 
 def make():
@@ -115,7 +115,7 @@ def test_a_child_ends_with_its_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, time\n"
-        "from raylib.reconstruction.isolation import IsolatedWorker\n"
+        "from raylib.runtime.child_process import IsolatedWorker\n"
         "def make():\n    return lambda _: os.getpid()\n"
         "if __name__ == '__main__':\n"
         "    print(IsolatedWorker(make)(0, 60), flush=True)\n    time.sleep(600)\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raylib.cli import main_with_commands, parse
 from raylib.config import TRAIN_MESHNET
+from raylib.runtime.command import main_with_commands, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 SINGLE = ("build_prior", "demo", "reconstruct", "report", "synthesize", "train_meshnet", "train_unet")

@@ -32,10 +32,10 @@ from k8s_manifests import (
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from raylib import cli
 from raylib.config import ReconstructConfig
 from raylib.errors import ConfigError
 from raylib.reconstruction.run import config_sha256
+from raylib.runtime import command as cli
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = {r.name: str(r.specifier).removeprefix("==") for r in map(Requirement, PROJECT["dependencies"])}

@@ -16,7 +16,7 @@ import pytest
 from k8s_manifests import JOBS, K8S, ROOT
 from packaging.requirements import Requirement
 
-from raylib.segmentation import shipped_weights
+from raylib.segmentation.segmenter import shipped_weights
 
 HADOLINT = Path(sys.executable).with_name("hadolint")
 DOCKERFILE = K8S / "Dockerfile"

@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 from test_celebamask import write_palette
 
 from jobs.demo import write_photographs
-from raylib.segmentation import load_weights
+from raylib.segmentation.segmenter import load_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from raylib.mesh import hemisphere, unique_edges
-from raylib.networks.lattice import Lattice, enlarge, lattice_coordinates, subdivide
+from raylib.geometry.mesh import hemisphere, unique_edges
+from raylib.regressor.lattice import Lattice, enlarge, lattice_coordinates, subdivide
 
 
 @pytest.mark.parametrize("level", [0, 3, 5])

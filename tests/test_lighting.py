@@ -6,8 +6,10 @@ from pytorch3d.renderer import DirectionalLights, PointLights
 from render_scenes import dome
 from torch.nn.functional import normalize
 
-from raylib.camera import rotation_from_euler_deg
-from raylib.lighting import (
+from raylib.geometry.camera import rotation_from_euler_deg
+from raylib.geometry.mesh import vertex_normals
+from raylib.geometry.visibility import visible_directions
+from raylib.lighting.spherical_harmonics import (
     PhongLight,
     SphericalHarmonicLight,
     lambert_transfer,
@@ -18,8 +20,6 @@ from raylib.lighting import (
     shadowed_transfer,
     sphere_directions,
 )
-from raylib.mesh import vertex_normals
-from raylib.visibility import visible_directions
 
 
 def random_directions(*shape, seed=0):

@@ -20,8 +20,8 @@ import pytest
 
 from raylib.config import ReconstructConfig
 from raylib.errors import ConfigError, ImageError
+from raylib.io.storage import Location
 from raylib.reconstruction.listing import Inputs, UriSet
-from raylib.reconstruction.storage import Location
 
 ROOT = Path(__file__).resolve().parents[1]
 

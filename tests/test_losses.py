@@ -4,8 +4,9 @@ from pytorch3d.loss import chamfer_distance, mesh_edge_loss, mesh_laplacian_smoo
 from pytorch3d.structures import Meshes
 from render_scenes import dome
 
-from raylib.camera import rotation_from_euler_deg
-from raylib.losses import (
+from raylib.geometry.camera import rotation_from_euler_deg
+from raylib.geometry.mesh import vertex_normals
+from raylib.paper.losses import (
     Topology,
     chamfer,
     edge_mean,
@@ -17,7 +18,6 @@ from raylib.losses import (
     normal_sum,
     uniform_laplacian,
 )
-from raylib.mesh import vertex_normals
 
 BATCH = 2
 

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from raylib.errors import ConfigError
-from raylib.networks.imagenet import weights_plan
-from raylib.networks.lpips_distance import load_lpips, masked_lpips
+from raylib.io.imagenet_weights import weights_plan
+from raylib.metrics.lpips import load_lpips, masked_lpips
 
 CONVOLUTIONS = ((0, 3, 64, 11), (3, 64, 192, 5), (6, 192, 384, 3), (8, 384, 256, 3), (10, 256, 256, 3))
 

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from raylib.mesh import boundary_edges, face_areas_normals, hemisphere, unique_edges, vertex_adjacency, vertex_normals
+from raylib.geometry.mesh import (
+    boundary_edges,
+    face_areas_normals,
+    hemisphere,
+    unique_edges,
+    vertex_adjacency,
+    vertex_normals,
+)
 
 
 def test_hemisphere_has_the_papers_counts():

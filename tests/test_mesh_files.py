@@ -9,9 +9,9 @@ import pytest
 import trimesh
 from PIL import Image
 
-from raylib.mesh import vertex_normals
-from raylib.morphable import load_prior
-from raylib.reconstruction.mesh_files import MeshEncoder
+from raylib.geometry.mesh import vertex_normals
+from raylib.io.meshes import MeshEncoder
+from raylib.morphable.model import load_prior
 
 
 @pytest.fixture(scope="module")

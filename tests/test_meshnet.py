@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from raylib.errors import ConfigError
-from raylib.networks.babymeshnet import BabyMeshNet
-from raylib.networks.meshnet import MeshNetPaper
-from raylib.networks.vgg import LAYERS, load_vgg, random_vgg, vgg_distance
+from raylib.paper.babymeshnet import BabyMeshNet
+from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.vgg import LAYERS, load_vgg, random_vgg, vgg_distance
 
 
 def _summary(network: nn.Module, channels: int, px: int) -> list[tuple[tuple[int, ...], int]]:

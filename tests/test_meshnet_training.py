@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from raylib.cli import parse
 from raylib.config import (
     TRAIN_MESHNET,
     BabySettings,
@@ -22,13 +21,14 @@ from raylib.config import (
 )
 from raylib.datasets.face_set import FaceSet
 from raylib.datasets.rendered_faces import render_faces
-from raylib.deformation import TemplateScene, TrainedMeshnet, load_meshnet, network_input, save_meshnet
 from raylib.errors import ConfigError
-from raylib.losses import Topology
-from raylib.networks.meshnet import MeshNetPaper
-from raylib.networks.vgg import random_vgg
-from raylib.segmentation import FASSEG_COLOURS, Label
-from raylib.templates import load_template
+from raylib.paper.losses import Topology
+from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.scene import TemplateScene, TrainedMeshnet, load_meshnet, network_input, save_meshnet
+from raylib.paper.templates import load_template
+from raylib.paper.vgg import random_vgg
+from raylib.runtime.command import parse
+from raylib.segmentation.segmenter import FASSEG_COLOURS, Label
 from raylib.training.loop import (
     BatchPlan,
     Schedule,
@@ -39,9 +39,9 @@ from raylib.training.loop import (
     save_checkpoint,
     train_step,
 )
-from raylib.training.meshnet_loop import adam
-from raylib.training.meshnet_loss import PaperLoss
-from raylib.training.paper_tasks import BabyTask, FaceTask, flying_edges, masked_psnr, silhouette_iou
+from raylib.training.paper.loss import PaperLoss
+from raylib.training.paper.task import adam
+from raylib.training.paper.tasks import BabyTask, FaceTask, flying_edges, masked_psnr, silhouette_iou
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "meshnet_curve.json"

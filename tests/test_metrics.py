@@ -7,8 +7,7 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from raylib.canonical import similarity
-from raylib.metrics import (
+from raylib.metrics.scan_error import (
     ALIGNMENT_LANDMARKS,
     Alignment,
     MeshSurface,
@@ -17,6 +16,7 @@ from raylib.metrics import (
     scan_error,
     surface_normals,
 )
+from raylib.morphable.canonical import similarity
 
 
 def bumpy_sheet(n: int = 40) -> tuple[np.ndarray, np.ndarray]:

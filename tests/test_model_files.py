@@ -12,13 +12,13 @@ import pytest
 import scipy.io
 import torch
 
-from raylib.canonical import canonical_model, jaw_lines, transfer_landmarks
 from raylib.config import FitSettings
 from raylib.errors import ConfigError
-from raylib.fitting import LandmarkFitter
-from raylib.ict import LANDMARK_VERTS, read_ict
-from raylib.model_files import load_model
-from raylib.morphable import LinearFaceModel, load_prior
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.morphable.canonical import canonical_model, jaw_lines, transfer_landmarks
+from raylib.morphable.ict import LANDMARK_VERTS, read_ict
+from raylib.morphable.model import LinearFaceModel, load_prior
+from raylib.morphable.readers import load_model
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SFM = DATA / "sfm" / "sfm_shape_3448.bin"

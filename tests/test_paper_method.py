@@ -5,16 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from raylib.camera import Camera, rotation_from_euler_deg
-from raylib.cli import parse
 from raylib.config import FaceSettings, PaperSettings, ReconstructConfig
-from raylib.deformation import TemplateScene, TrainedMeshnet, network_input, save_meshnet
-from raylib.estimates import FaceBatch
-from raylib.faces import FaceDetector, crop_face
-from raylib.networks.meshnet import MeshNetPaper
-from raylib.reconstruction.paper_method import PaperMethod
-from raylib.segmentation import FaceSegmenter
-from raylib.templates import load_template
+from raylib.detection.detector import FaceDetector, crop_face
+from raylib.fitting.estimates import FaceBatch
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.method import PaperMethod
+from raylib.paper.scene import TemplateScene, TrainedMeshnet, network_input, save_meshnet
+from raylib.paper.templates import load_template
+from raylib.runtime.command import parse
+from raylib.segmentation.segmenter import FaceSegmenter
 
 PX = 64
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from raylib import fork_join
-from raylib.parallel import KERNEL, _helpers, run_parts
+from raylib.kernels import fork_join
+from raylib.kernels.threads import KERNEL, _helpers, run_parts
 
 N = 1000
 

@@ -29,14 +29,14 @@ from raylib.config import (
     TrainUnetConfig,
 )
 from raylib.datasets.face_set import cache_file
-from raylib.datasets.synthetic import to_parquet
 from raylib.errors import ConfigError
 from raylib.evaluation.plan import print_appearance_plan, print_pictures_plan, print_shape_plan
-from raylib.morphable import load_prior
+from raylib.morphable.model import load_prior
 from raylib.report import choice
 from raylib.synthesis import FaceSynthesizer
-from raylib.synthesis_run import config_sha256, print_plan
-from raylib.training.meshnet_data import face_sources, prepare_faces
+from raylib.synthesis.parquet import to_parquet
+from raylib.synthesis.run import config_sha256, print_plan
+from raylib.training.paper.data import face_sources, prepare_faces
 from raylib.training.plans import print_meshnet_plan, print_segmentation_plan, print_unet_plan
 
 SMALL = SynthesisSettings(size_px=32, shadow_directions=16)
@@ -135,7 +135,7 @@ def test_synthesis(synthetic):
 def test_seeds_of_another_version_of_the_generator_are_another_data_set(monkeypatch):
     config = SynthesizeConfig("out", count=5)
     before = config_sha256(config, "source")
-    monkeypatch.setattr("raylib.synthesis_run.GENERATOR_VERSION", "another")
+    monkeypatch.setattr("raylib.synthesis.run.GENERATOR_VERSION", "another")
     assert config_sha256(config, "source") != before
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from raylib import progress as loops
-from raylib.progress import watched
-from raylib.reconstruction import progress
-from raylib.reconstruction.progress import RunProgress
+from raylib.runtime import progress as loops
+from raylib.runtime import run_progress as progress
+from raylib.runtime.progress import watched
+from raylib.runtime.run_progress import RunProgress
 
 
 @pytest.fixture

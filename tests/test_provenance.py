@@ -1,7 +1,7 @@
 import hashlib
 import json
 
-from raylib.provenance import environment, git_commit, sha256
+from raylib.runtime.provenance import environment, git_commit, sha256
 
 
 def test_a_run_record_names_versions_and_is_json():

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from raylib.cli import parse
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
-from raylib.faces import FaceDetector, crop_face
-from raylib.images import decode
-from raylib.quality import Evidence, Quality, picture_evidence
-from raylib.reconstruction.analysis import CROP_PX, AnalysedImage, FoundFace, Patch
-from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
+from raylib.detection.detector import FaceDetector, crop_face
+from raylib.io.images import decode
+from raylib.io.storage import Location
+from raylib.metrics.quality import Evidence, Quality, picture_evidence
+from raylib.reconstruction.detect_stage import CROP_PX, AnalysedImage, FoundFace, Patch
+from raylib.reconstruction.mesh_stage import MeshingSettings, ReconstructStage
 from raylib.reconstruction.methods import load_method
-from raylib.reconstruction.storage import Location
+from raylib.runtime.command import parse
 from raylib.synthesis import FaceSynthesizer
 
 

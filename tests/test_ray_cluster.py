@@ -7,12 +7,13 @@ import sys
 
 import pytest
 
-from raylib import fork_join, ray_cluster
 from raylib.errors import ConfigError
+from raylib.kernels import fork_join
+from raylib.runtime import ray_cluster
 
 STARTS = """
 import ray
-from raylib.ray_cluster import join_ray
+from raylib.runtime.ray_cluster import join_ray
 
 init, tries = ray.init, []
 

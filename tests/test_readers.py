@@ -8,7 +8,7 @@ import pyarrow.dataset as ds
 import pytest
 from report_runs import HOSTILE, face_rows, failed_rows, write_run
 
-from raylib.reconstruction.rows import SCHEMA
+from raylib.reconstruction.schema import SCHEMA
 
 
 def _rows(relation) -> list[dict]:

@@ -20,12 +20,12 @@ from fault_runs import png_header, sha256_of_files
 from PIL import Image
 from rich.console import Console
 
-from raylib.camera import Camera
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
-from raylib.reconstruction.rows import SCHEMA, SCHEMA_VERSION, to_parquet
+from raylib.geometry.camera import Camera
 from raylib.reconstruction.run import config_sha256, reconstruct
-from raylib.segmentation import Label, snap_to_labels
+from raylib.reconstruction.schema import SCHEMA, SCHEMA_VERSION, to_parquet
+from raylib.segmentation.segmenter import Label, snap_to_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 HOG_ONLY = FaceSettings(detector="hog")  # the CNN's second look costs a second for each picture without a face
@@ -147,7 +147,7 @@ def test_label_maps_describe_the_crop(run):
 def test_rows_reproject_to_the_landmarks(run):
     """Camera, pose and vertices of a row are enough to find the face in the photograph."""
     rows = rows_of(run[1]).query("status == 'ok'")
-    from raylib.morphable import load_prior
+    from raylib.morphable.model import load_prior
 
     prior = load_prior()
     inner = prior.landmark_verts[17:]

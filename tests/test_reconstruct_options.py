@@ -14,9 +14,9 @@ from rich.console import Console
 
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
+from raylib.io.storage import Location
+from raylib.reconstruction.finished import parts
 from raylib.reconstruction.run import reconstruct
-from raylib.reconstruction.storage import Location
-from raylib.reconstruction.table import parts
 
 HOG_ONLY = FaceSettings(detector="hog")
 

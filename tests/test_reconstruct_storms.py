@@ -16,10 +16,10 @@ from PIL import Image
 from s3_gate import RESET, SECRET, answer, gated_s3, options
 
 from raylib.config import FaceSettings
-from raylib.reconstruction.analysis import AnalysisSettings, DetectStage
+from raylib.io.storage import Location
+from raylib.reconstruction.detect_stage import AnalysisSettings, DetectStage
 from raylib.reconstruction.listing import Inputs
-from raylib.reconstruction.rows import STATUSES
-from raylib.reconstruction.storage import Location
+from raylib.reconstruction.schema import STATUSES
 
 HOG = ["--faces.detector", "hog"]
 

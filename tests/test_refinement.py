@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from raylib.camera import Camera, rotation_from_euler_deg
-from raylib.color import linear_to_srgb
 from raylib.config import FitSettings
-from raylib.estimates import FaceBatch, FaceEstimates
-from raylib.faces import crop_face
-from raylib.fitting import LandmarkFitter
-from raylib.lighting import SphericalHarmonicLight, self_shadow_transfer, sh_basis
-from raylib.mesh import vertex_normals
-from raylib.morphable import REGIONS, load_prior
-from raylib.refinement import Refiner
+from raylib.detection.detector import crop_face
+from raylib.fitting.estimates import FaceBatch, FaceEstimates
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.geometry.mesh import vertex_normals
+from raylib.lighting.color import linear_to_srgb
+from raylib.lighting.spherical_harmonics import SphericalHarmonicLight, self_shadow_transfer, sh_basis
+from raylib.morphable.model import REGIONS, load_prior
+from raylib.refinement.refiner import Refiner
 from raylib.render import SoftRenderer, SoftSettings
 
 SIDE = 320

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raylib.parallel import parts_for
+from raylib.kernels.threads import parts_for
 from raylib.render import composite
 from raylib.render.composite import over
 

@@ -20,7 +20,7 @@ from raylib.render import (
     rasterize_face_verts,
     rasterize_pixels,
 )
-from raylib.render.binning import ndc_pixel_centers
+from raylib.render.kernels.binning import ndc_pixel_centers
 
 FRESH = settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
@@ -28,7 +28,7 @@ FRESH = settings(max_examples=60, deadline=None, database=None, suppress_health_
 @pytest.fixture(autouse=True, scope="module")
 def any_work_is_worth_a_thread():
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("binning._FACES", "rasterizer._HITS", "rasterizer._GRADIENTS"):
+        for name in ("kernels.binning._FACES", "rasterizer._HITS", "rasterizer._GRADIENTS"):
             patch.setattr(f"raylib.render.{name}_WORTH_A_THREAD", 1)
         yield
 

@@ -6,14 +6,14 @@ import torch
 from pytorch3d.renderer.blending import BlendParams, softmax_rgb_blend
 from render_scenes import dome
 
-from raylib.camera import Camera, rotation_from_euler_deg
 from raylib.errors import ConfigError
-from raylib.lighting import PhongLight, SphericalHarmonicLight, self_shadow_transfer
-from raylib.mesh import boundary_edges, vertex_normals
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.geometry.mesh import boundary_edges, vertex_normals
+from raylib.lighting.spherical_harmonics import PhongLight, SphericalHarmonicLight, self_shadow_transfer
 from raylib.render import SoftRenderer, SoftSettings, fast_vertex_normals, pytorch3d_backend, rasterize
+from raylib.render.kernels.soft import even_bands
 from raylib.render.projection import pixel_verts
 from raylib.render.pytorch3d_backend import rasterize_pixel_verts
-from raylib.render.soft_kernels import even_bands
 
 SIZE = (48, 64)
 
@@ -328,7 +328,7 @@ def test_blend_interpolates_attributes_of_the_front_surface():
 
 @pytest.mark.parametrize("n_images, several", [(1, 2), (4, 3)])
 def test_several_threads_give_the_gradients_of_one(n_images, several, monkeypatch):
-    for name in ("parallel._VERTS", "render.soft._FACES", "render.composite._PIXELS"):
+    for name in ("kernels.threads._VERTS", "render.soft._FACES", "render.composite._PIXELS"):
         monkeypatch.setattr(f"raylib.{name}_WORTH_A_THREAD", 1)
     leaves, faces = scene(n_images)
     before = torch.get_num_threads()

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from raylib.config import ReportConfig
 from raylib.errors import ConfigError
-from raylib.morphable import load_prior
-from raylib.reconstruction.storage import Location
+from raylib.io.storage import Location
+from raylib.morphable.model import load_prior
 from raylib.report.choice import report_at_end
 from raylib.report.geometry import SIGMA_STEP_MM, STEP_MM, SharedTopology, pack_mesh
 from raylib.report.index import FIGURES, choose, figure_values, read_index

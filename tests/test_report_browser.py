@@ -16,9 +16,9 @@ from report_runs import HOSTILE, add_files, face_rows, failed_rows, write_run
 from rich.console import Console
 
 from raylib.config import ReportConfig
-from raylib.lighting import self_shadow_transfer
-from raylib.mesh import vertex_normals
-from raylib.morphable import load_prior
+from raylib.geometry.mesh import vertex_normals
+from raylib.lighting.spherical_harmonics import self_shadow_transfer
+from raylib.morphable.model import load_prior
 from raylib.report.reconstruction import write_report
 
 pytestmark = pytest.mark.slow

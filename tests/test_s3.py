@@ -11,12 +11,12 @@ import trimesh
 from rich.console import Console
 from s3_gate import KEY, SECRET, answer, gated_s3, options
 
-from raylib.cli import parse
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError, StorageError
+from raylib.io.storage import Location, check_writable, open_input
 from raylib.reconstruction.folders import image_files
 from raylib.reconstruction.run import reconstruct
-from raylib.reconstruction.storage import Location, check_writable, open_input
+from raylib.runtime.command import parse
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from raylib.config import FaceSettings
+from raylib.detection.detector import FaceDetector, crop_face
 from raylib.errors import ConfigError
-from raylib.faces import FaceDetector, crop_face
-from raylib.networks.unet import UNet
-from raylib.segmentation import (
+from raylib.segmentation.segmenter import (
     FASSEG_COLOURS,
     FaceSegmenter,
     Label,
@@ -24,6 +23,7 @@ from raylib.segmentation import (
     shipped_weights,
     snap_to_labels,
 )
+from raylib.segmentation.unet import UNet
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from raylib.segmentation_metrics import (
+from raylib.metrics.segmentation import (
     bootstrap_sums,
     boundary_counts,
     boundary_f1,

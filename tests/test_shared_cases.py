@@ -13,7 +13,7 @@ from rich.console import Console
 
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
-from raylib.images import decode
+from raylib.io.images import decode
 from raylib.reconstruction.listing import Inputs
 from raylib.reconstruction.run import reconstruct
 

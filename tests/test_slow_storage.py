@@ -16,11 +16,11 @@ from s3_gate import RESET, answer, gated_s3, options
 
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError, ImageError
+from raylib.io.storage import Location, ReadTimeoutError, check_writable, open_input, within
 from raylib.reconstruction import waiting
-from raylib.reconstruction.analysis import AnalysisSettings, DetectStage
+from raylib.reconstruction.detect_stage import AnalysisSettings, DetectStage
 from raylib.reconstruction.folders import image_files
 from raylib.reconstruction.listing import Inputs
-from raylib.reconstruction.storage import Location, ReadTimeoutError, check_writable, open_input, within
 from raylib.reconstruction.waiting import ReadWatch, Waits
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"

@@ -97,7 +97,7 @@ def test_a_job_can_be_stopped_from_its_first_imports_on(job, number, tmp_path):
 
 CHILDREN = """
 import subprocess, sys
-from raylib.stopping import watch_for_signals
+from raylib.runtime.stopping import watch_for_signals
 watch_for_signals("that was all")
 child = "import os, signal, subprocess, time; [signal.signal(n, signal.SIG_IGN) for n in (2, 15)];" \
     "print(os.getpid(), subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
@@ -124,7 +124,10 @@ def test_whatever_a_job_started_ends_with_it_and_its_end_changes_no_status():
 
 
 def test_an_ignored_signal_stays_ignored():
-    code = "from raylib.stopping import watch_for_signals; import time; watch_for_signals('x'); print(1, flush=True);"
+    code = (
+        "from raylib.runtime.stopping import watch_for_signals; "
+        "import time; watch_for_signals('x'); print(1, flush=True);"
+    )
     process = subprocess.Popen(
         ["nohup", sys.executable, "-c", code + "time.sleep(1.5)"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from raylib.camera import rotation_from_euler_deg
-from raylib.color import srgb_to_linear
 from raylib.config import SynthesisSettings
 from raylib.errors import ConfigError
-from raylib.lighting import SphericalHarmonicLight, lambert_transfer, rotate_sh
-from raylib.morphable import load_prior
+from raylib.geometry.camera import rotation_from_euler_deg
+from raylib.lighting.color import srgb_to_linear
+from raylib.lighting.spherical_harmonics import SphericalHarmonicLight, lambert_transfer, rotate_sh
+from raylib.morphable.model import load_prior
 from raylib.render import SoftRenderer, SoftSettings
-from raylib.segmentation import FaceSegmenter, Label
+from raylib.segmentation.segmenter import FaceSegmenter, Label
 from raylib.synthesis import (
     GENERATOR_VERSION,
     PEOPLE_PER_SPLIT,
@@ -262,8 +262,8 @@ def test_ict_identities_become_the_priors(shared_data):
     # Both models have the same people, so that a standard normal person stays one.
     assert source.matrix is not None
     assert np.abs(source.matrix @ source.matrix.T - np.eye(100)).max() < 0.15
-    from raylib.model_files import load_model
-    from raylib.wrapping.transfer import nearest_on_mesh
+    from raylib.morphable.readers import load_model
+    from raylib.morphable.registration.transfer import nearest_on_mesh
 
     model = load_model(str(shared_data("ict") / "ict_facekit.npz"))
     c = torch.randn(1, 100, generator=torch.Generator().manual_seed(1))

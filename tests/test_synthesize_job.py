@@ -17,10 +17,10 @@ from fault_runs import Run, sha256_of_files, wait_for_parts
 from rich.console import Console
 
 from raylib.config import SynthesisSettings, SynthesizeConfig
-from raylib.datasets.synthetic import MAPS, SCHEMA, SyntheticDataset, from_table, to_parquet
 from raylib.errors import ConfigError
 from raylib.synthesis import FaceSynthesizer, seeds_of
-from raylib.synthesis_run import synthesize
+from raylib.synthesis.parquet import MAPS, SCHEMA, SyntheticDataset, from_table, to_parquet
+from raylib.synthesis.run import synthesize
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = SynthesisSettings(size_px=32, shadow_directions=16)

@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylib.errors import ConfigError
+from raylib.io.storage import Location
+from raylib.reconstruction.finished import kept_rows, parts, settle
 from raylib.reconstruction.listing import uri_hash
-from raylib.reconstruction.rows import SCHEMA, to_parquet
-from raylib.reconstruction.storage import Location
-from raylib.reconstruction.table import kept_rows, parts, settle
+from raylib.reconstruction.schema import SCHEMA, to_parquet
 
 
 def row(uri: str, status: str = "ok", index: int | None = 0) -> dict:

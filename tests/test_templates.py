@@ -4,8 +4,8 @@ import torch
 import trimesh
 
 from raylib.errors import ConfigError
-from raylib.mesh import boundary_edges, unique_edges
-from raylib.templates import ico_sphere, load_template, teapot
+from raylib.geometry.mesh import boundary_edges, unique_edges
+from raylib.paper.templates import ico_sphere, load_template, teapot
 
 
 def test_the_sphere_is_the_papers():

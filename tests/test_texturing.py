@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from raylib.camera import Camera, rotation_from_euler_deg
-from raylib.color import linear_to_srgb, srgb_to_linear
-from raylib.mesh import boundary_edges, vertex_normals
-from raylib.morphable import load_prior
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.geometry.mesh import boundary_edges, vertex_normals
+from raylib.lighting.color import linear_to_srgb, srgb_to_linear
+from raylib.morphable.model import load_prior
 from raylib.render import rasterize_pixels
-from raylib.texturing import FILLED, MIRRORED, VISIBLE, Appearance, FaceMask, Texturer, Topology, _texels
-from raylib.texturing_kernels import paint_texture, paint_vertices, pull, push
+from raylib.texture.kernels import paint_texture, paint_vertices, pull, push
+from raylib.texture.texturer import FILLED, MIRRORED, VISIBLE, Appearance, FaceMask, Texturer, Topology, _texels
 
 SIZE = 400
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from training_runs import ROOT
 
-from raylib.cli import parse
 from raylib.config import TRAIN_MESHNET, FaceMeshNetSettings, TrainRegressorConfig
-from raylib.face_network import load_weights
-from raylib.morphable import load_prior
-from raylib.training.face_cascade import start
+from raylib.morphable.model import load_prior
+from raylib.regressor.predictor import load_weights
+from raylib.runtime.command import parse
+from raylib.training.regressor.cascade import start
 
 
 def job(name, *words):

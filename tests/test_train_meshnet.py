@@ -16,11 +16,11 @@ from PIL import Image
 from safetensors import safe_open
 from training_runs import Driver, epoch_of
 
-from raylib.cli import parse
 from raylib.config import TRAIN_MESHNET, TrainPaperConfig
 from raylib.datasets.face_set import cached
 from raylib.datasets.rendered_faces import render_faces
-from raylib.deformation import load_meshnet
+from raylib.paper.scene import load_meshnet
+from raylib.runtime.command import parse
 
 EPOCHS = 9
 
@@ -130,7 +130,7 @@ def _check_results(out: Path) -> None:
 
 def test_storage_that_cannot_be_written_stops_the_job_before_any_work(tmp_path):
     from raylib.errors import ConfigError
-    from raylib.training.meshnet_ray import run_training
+    from raylib.training.paper.run import run_training
 
     (tmp_path / "file").write_text("no folder")
     config = TrainPaperConfig(storage_path=str(tmp_path / "file"), out=str(tmp_path / "out"))

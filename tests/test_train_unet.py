@@ -17,9 +17,9 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 from training_runs import ROOT, Driver, epoch_of, reporters
 
-from raylib.cli import parse
 from raylib.config import TrainUnetConfig
-from raylib.segmentation import load_weights
+from raylib.runtime.command import parse
+from raylib.segmentation.segmenter import load_weights
 
 EPOCHS = 9
 

@@ -212,9 +212,9 @@ sys.modules["ray"] = None  # importing it fails
 from pathlib import Path
 from raylib.config import SegmentationData, TrainStage, TrainUnetConfig
 from raylib.datasets.segmentation_sets import split_photos
-import raylib.training.face_meshnet_loop, raylib.training.paper_tasks
+import raylib.training.regressor.task, raylib.training.paper.tasks
 from raylib.training.loop import Worker, begin, train
-from raylib.training.unet_loop import UnetTask
+from raylib.training.segmentation.task import UnetTask
 
 folder = Path(sys.argv[1])
 data = SegmentationData(str(folder / "fasseg"), ("V3",), fasseg_test=("V3/01",), fasseg_validation=("V3/02",))

@@ -10,8 +10,6 @@ import pytest
 import yaml
 
 from raylib import config as settings
-from raylib import deformation, faces
-from raylib.cli import parse
 from raylib.config import (
     TRAIN_MESHNET,
     FaceLossWeights,
@@ -23,20 +21,21 @@ from raylib.config import (
 )
 from raylib.config.choice import options
 from raylib.datasets import face_set, segmentation_sets
+from raylib.detection import detector as faces
 from raylib.errors import ConfigError
-from raylib.training import (
-    face_cascade,
-    face_meshnet_loop,
-    face_meshnet_ray,
-    meshnet_data,
-    meshnet_loop,
-    meshnet_loss,
-    meshnet_ray,
-    paper_tasks,
-    ray_run,
-    unet_loop,
-    unet_ray,
-)
+from raylib.paper import scene as deformation
+from raylib.runtime.command import parse
+from raylib.training import ray_run
+from raylib.training.paper import data as meshnet_data
+from raylib.training.paper import loss as meshnet_loss
+from raylib.training.paper import run as meshnet_ray
+from raylib.training.paper import task as meshnet_loop
+from raylib.training.paper import tasks as paper_tasks
+from raylib.training.regressor import cascade as face_cascade
+from raylib.training.regressor import run as face_meshnet_ray
+from raylib.training.regressor import task as face_meshnet_loop
+from raylib.training.segmentation import run as unet_ray
+from raylib.training.segmentation import task as unet_loop
 
 UNET = (unet_loop, unet_ray, ray_run)
 PAPER = (meshnet_loop, paper_tasks, meshnet_ray, ray_run)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from raylib.error_trend import ErrorTrend
-from raylib.training.uncertainty import JudgedErrors, calibrated_sigma, error_trend, said_share
+from raylib.regressor.uncertainty import ErrorTrend
+from raylib.training.regressor.uncertainty import JudgedErrors, calibrated_sigma, error_trend, said_share
 
 N_VERTS, N_FEATURES = 40, 12
 

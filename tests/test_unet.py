@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from raylib.errors import ConfigError
-from raylib.networks.unet import PAPER_WIDTHS, UNet
+from raylib.segmentation.unet import PAPER_WIDTHS, UNet
 
 
 def test_paper_size_has_the_original_number_of_parameters():

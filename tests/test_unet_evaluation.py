@@ -7,11 +7,11 @@ from face_drawings import drawn_face, write_fasseg_v3
 
 from raylib.config import EvaluateSegmentationConfig, SegmentationData
 from raylib.datasets.fasseg import list_fasseg
+from raylib.datasets.occluders import cover_face, occluder_mask
 from raylib.errors import ConfigError
-from raylib.networks.unet import UNet
-from raylib.segmentation import FaceSegmenter, Label, face_mask, save_weights
-from raylib.training.occluders import cover_face, occluder_mask
-from raylib.training.unet_evaluation import ImageResult, markdown, run_evaluation, summarise
+from raylib.evaluation.segmentation import ImageResult, markdown, run_evaluation, summarise
+from raylib.segmentation.segmenter import FaceSegmenter, Label, face_mask, save_weights
+from raylib.segmentation.unet import UNet
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])

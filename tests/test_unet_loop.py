@@ -9,9 +9,9 @@ from face_drawings import drawn_face
 from torch import distributed, multiprocessing
 
 from raylib.datasets.labelled import IGNORE
-from raylib.networks.unet import UNet
-from raylib.segmentation import Label
-from raylib.segmentation_metrics import class_scores
+from raylib.metrics.segmentation import class_scores
+from raylib.segmentation.segmenter import Label
+from raylib.segmentation.unet import UNet
 from raylib.training.augmentation import Augmentation
 from raylib.training.loop import (
     BatchPlan,
@@ -22,8 +22,8 @@ from raylib.training.loop import (
     save_checkpoint,
     train_step,
 )
-from raylib.training.segmentation_loss import segmentation_loss
-from raylib.training.unet_loop import adamw, augmented_batches, label_losses, validate
+from raylib.training.segmentation.loss import segmentation_loss
+from raylib.training.segmentation.task import adamw, augmented_batches, label_losses, validate
 
 CPU = torch.device("cpu")
 LOSSES = partial(label_losses, precision=torch.float32)

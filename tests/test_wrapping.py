@@ -10,14 +10,14 @@ import torch
 from safetensors import safe_open
 from scipy.spatial import cKDTree
 
-from raylib.ict import LANDMARK_VERTS
-from raylib.mesh import boundary_edges, hemisphere
-from raylib.morphable import REGIONS, load_prior
-from raylib.wrapping.build import build_prior, scan_vertices
-from raylib.wrapping.ict import read_head
-from raylib.wrapping.measure import cross_products, point_to_mesh_mm, smallest_angles_deg
-from raylib.wrapping.relax import flatten, signed_areas
-from raylib.wrapping.source import half_surface
+from raylib.geometry.mesh import boundary_edges, hemisphere
+from raylib.morphable.ict import LANDMARK_VERTS
+from raylib.morphable.model import REGIONS, load_prior
+from raylib.morphable.registration.build import build_prior, scan_vertices
+from raylib.morphable.registration.ict import read_head
+from raylib.morphable.registration.measure import cross_products, point_to_mesh_mm, smallest_angles_deg
+from raylib.morphable.registration.relax import flatten, signed_areas
+from raylib.morphable.registration.source import half_surface
 
 ICT = Path(__file__).parents[1] / ".." / "shared" / "data" / "ict"
 needs_ict = pytest.mark.skipif(not (ICT / "ict_facekit.npz").exists(), reason="no ICT-FaceKit data")

@@ -11,11 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 from raylib.benchmark.record import outputs
-from raylib.camera import Camera, focal_from_fov, rotation_from_euler_deg
 from raylib.config import BenchmarkPicturesConfig
-from raylib.lighting import SphericalHarmonicLight, lambert_transfer, self_shadow_transfer, sh_basis
-from raylib.mesh import vertex_normals
-from raylib.morphable import LinearFaceModel, load_prior
+from raylib.geometry.camera import Camera, focal_from_fov, rotation_from_euler_deg
+from raylib.geometry.mesh import vertex_normals
+from raylib.lighting.spherical_harmonics import (
+    SphericalHarmonicLight,
+    lambert_transfer,
+    self_shadow_transfer,
+    sh_basis,
+)
+from raylib.morphable.model import LinearFaceModel, load_prior
 from raylib.render import SoftRenderer, SoftSettings
 
 COMPARISON = "render_ours_and_pytorch3d.png"

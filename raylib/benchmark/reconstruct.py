@@ -21,9 +21,9 @@ from raylib.benchmark.processes import Pinned, measured
 from raylib.benchmark.record import check_new, outputs, write_record
 from raylib.config import BenchmarkReconstructConfig, FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError
-from raylib.progress import watched
+from raylib.io.storage import Location, open_input
 from raylib.reconstruction.folders import image_files
-from raylib.reconstruction.storage import Location, open_input
+from raylib.runtime.progress import watched
 
 _WARM = 16  # images of the shorter of two runs, whose difference is free of start-up
 Figures = dict[str, Any]
@@ -164,12 +164,12 @@ def plain_loop(job: ReconstructConfig) -> Figures:
     """
     import torch
 
-    from raylib.reconstruction.analysis import Analyser, AnalysisSettings, ImageFile
+    from raylib.reconstruction.detect_stage import Analyser, AnalysisSettings, ImageFile
+    from raylib.reconstruction.finished import part_name
     from raylib.reconstruction.listing import Inputs
-    from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage
+    from raylib.reconstruction.mesh_stage import MeshingSettings, ReconstructStage
     from raylib.reconstruction.methods import load_method
-    from raylib.reconstruction.rows import STAGES, to_parquet
-    from raylib.reconstruction.table import part_name
+    from raylib.reconstruction.schema import STAGES, to_parquet
 
     torch.set_num_threads(1)
     inputs, output = Inputs.of(job), Location(job.output)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from raylib.errors import ConfigError
-from raylib.provenance import environment
+from raylib.runtime.provenance import environment
 
 _PACKAGES = ("torch", "easypytorch3d", "numba", "numpy")
 

@@ -31,10 +31,10 @@ from pytorch3d.renderer.mesh.rasterize_meshes import _RasterizeFaceVerts
 from pytorch3d.structures import Meshes
 
 from raylib.benchmark.record import outputs, write_record
-from raylib.camera import Camera
 from raylib.config import BenchmarkRenderConfig
-from raylib.lighting import SphericalHarmonicLight, self_shadow_transfer
-from raylib.mesh import hemisphere, vertex_normals
+from raylib.geometry.camera import Camera
+from raylib.geometry.mesh import hemisphere, vertex_normals
+from raylib.lighting.spherical_harmonics import SphericalHarmonicLight, self_shadow_transfer
 from raylib.render import SoftRenderer, SoftSettings, pytorch3d_backend, rasterize_face_verts
 
 _SIGMA, _GAMMA, _ZFAR = 1e-4, 1e-4, 100.0  # PyTorch3D's usual softness, in its units
@@ -47,8 +47,8 @@ _MAX_REFERENCE_ROUNDS = 3
 _LEAST_SECONDS = 1.0
 _FIRST_RENDER = """
 import torch
-from raylib.camera import Camera
-from raylib.mesh import hemisphere
+from raylib.geometry.camera import Camera
+from raylib.geometry.mesh import hemisphere
 from raylib.render import SoftRenderer, SoftSettings
 
 mesh = hemisphere(3)

@@ -15,11 +15,11 @@ from raylib.benchmark.record import outputs, write_record
 from raylib.config import BenchmarkStagesConfig, FaceSettings
 from raylib.datasets.face_set import FaceSet, photographed_faces
 from raylib.datasets.rendered_faces import render_faces
-from raylib.deformation import load_meshnet, network_input
+from raylib.detection.detector import FaceDetector
 from raylib.errors import ConfigError
-from raylib.faces import FaceDetector
-from raylib.segmentation import FaceSegmenter
-from raylib.training.paper_tasks import as_bytes
+from raylib.paper.scene import load_meshnet, network_input
+from raylib.segmentation.segmenter import FaceSegmenter
+from raylib.training.paper.tasks import as_bytes
 
 _COLUMNS = {
     "val_psnr_db": "masked PSNR, dB",

@@ -31,11 +31,11 @@ from torch import Tensor
 from raylib.benchmark.record import outputs, write_record
 from raylib.config import BenchmarkTrainConfig, LossWeights, PaperSettings, TrainPaperConfig
 from raylib.datasets.rendered_faces import render_faces
-from raylib.networks.vgg import VggFeatures, random_vgg
+from raylib.paper.vgg import VggFeatures, random_vgg
 from raylib.training.loop import TrainState, Worker, new_state, train_step
-from raylib.training.meshnet_loop import adam
-from raylib.training.meshnet_loss import PaperLoss, picture_distance
-from raylib.training.paper_tasks import FaceTask
+from raylib.training.paper.loss import PaperLoss, picture_distance
+from raylib.training.paper.task import adam
+from raylib.training.paper.tasks import FaceTask
 from raylib.training.precision import resolve_precision
 
 _SIGMA = _GAMMA = 1e-4  # PyTorch3D's usual softness, in its units

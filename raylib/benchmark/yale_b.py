@@ -29,17 +29,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from raylib.benchmark.record import outputs, write_record
-from raylib.camera import focal_from_fov
 from raylib.config import BenchmarkYaleBConfig, FaceSettings, FitSettings
+from raylib.detection.detector import FaceDetector
 from raylib.errors import ConfigError
-from raylib.faces import FaceDetector
-from raylib.fitting import fit_landmarks
-from raylib.lighting import lambert_transfer, self_shadow_transfer, sh_basis
-from raylib.mesh import vertex_normals
-from raylib.morphable import load_prior
-from raylib.progress import watched
+from raylib.fitting.landmarks import fit_landmarks
+from raylib.geometry.camera import focal_from_fov
+from raylib.geometry.mesh import vertex_normals
+from raylib.geometry.visibility import visible_directions
+from raylib.lighting.spherical_harmonics import lambert_transfer, self_shadow_transfer, sh_basis
+from raylib.morphable.model import load_prior
 from raylib.render import rasterize_pixels
-from raylib.visibility import visible_directions
+from raylib.runtime.progress import watched
 
 _NAME = re.compile(r"A([+-]\d+)E([+-]\d+)")
 _FOV_DEG = 10.0  # the camera stood far away

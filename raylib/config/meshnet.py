@@ -89,7 +89,7 @@ class SceneSettings:
 
     Attributes:
         template: mesh that is deformed: "sphere" (2562 vertices), "hemisphere" (2113), "teapot", or an OBJ file.
-        vgg_weights: "torchvision", which downloads them once, or a file of VGG19's weights (see `networks.vgg`).
+        vgg_weights: "torchvision", which downloads them once, or a file of VGG19's weights (see `paper.vgg`).
         sigma_px2: softness of silhouettes in squared pixels of the rendered picture, at the end of training.
         first_sigma_px2: the same at the start; it falls geometrically over the first half of the steps.
         composite: "over" blends faces with the background by their coverage, so that a loss on colours moves

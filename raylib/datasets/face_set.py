@@ -14,10 +14,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
+from raylib.detection.detector import FaceDetector, crop_face, steady
 from raylib.errors import ImageError
-from raylib.faces import FaceDetector, crop_face, steady
-from raylib.images import decode
-from raylib.segmentation import FaceSegmenter, Label
+from raylib.io.images import decode
+from raylib.segmentation.segmenter import FaceSegmenter, Label
 
 _CROP_PX = 256
 """Side of a crop before it is reduced to the network's size; what the U-Net sees."""
@@ -29,7 +29,7 @@ class FaceSet:
 
     Attributes:
         images: sRGB.
-        labels: `segmentation.Label`; what lies outside a photograph is background.
+        labels: `segmentation.segmenter.Label`; what lies outside a photograph is background.
     """
 
     images: UInt8[np.ndarray, "n s s 3"]

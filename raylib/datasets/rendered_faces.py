@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from raylib.camera import Camera, rotation_from_euler_deg
-from raylib.color import linear_to_srgb
 from raylib.datasets.face_set import FaceSet
-from raylib.lighting import SphericalHarmonicLight
-from raylib.morphable import REGIONS, LinearFaceModel, load_prior
-from raylib.progress import watched
+from raylib.geometry.camera import Camera, rotation_from_euler_deg
+from raylib.lighting.color import linear_to_srgb
+from raylib.lighting.spherical_harmonics import SphericalHarmonicLight
+from raylib.morphable.model import REGIONS, LinearFaceModel, load_prior
 from raylib.render import SoftRenderer, SoftSettings, rasterize_pixels
-from raylib.segmentation import Label
+from raylib.runtime.progress import watched
+from raylib.segmentation.segmenter import Label
 
 _LABEL_OF_REGION = {
     "skin": Label.SKIN,

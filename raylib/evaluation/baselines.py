@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from raylib.camera import FRONTAL, Camera, focal_from_fov
-from raylib.canonical import similarity
 from raylib.config import EvaluateShapeConfig, FaceSettings, FitSettings
+from raylib.detection.detector import FaceDetector, steady
 from raylib.errors import ConfigError
 from raylib.evaluation.faces import Method, Prediction, TrueFace
 from raylib.evaluation.results import model_landmarks
-from raylib.faces import FaceDetector, steady
-from raylib.fitting import LandmarkFitter
-from raylib.model_files import load_model
-from raylib.morphable import LinearFaceModel, load_prior
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.geometry.camera import FRONTAL, Camera, focal_from_fov
+from raylib.morphable.canonical import similarity
+from raylib.morphable.model import LinearFaceModel, load_prior
+from raylib.morphable.readers import load_model
 
 
 class LandmarkSource:

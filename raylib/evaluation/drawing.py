@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
-from raylib.camera import Camera
-from raylib.color import linear_to_srgb, srgb_to_linear
-from raylib.lighting import lambert_transfer, self_shadow_transfer
-from raylib.metrics import surface_normals
+from raylib.geometry.camera import Camera
+from raylib.lighting.color import linear_to_srgb, srgb_to_linear
+from raylib.lighting.spherical_harmonics import lambert_transfer, self_shadow_transfer
+from raylib.metrics.scan_error import surface_normals
 from raylib.render import rasterize_pixels
 
 

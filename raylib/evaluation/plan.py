@@ -8,15 +8,15 @@ from rich.console import Console
 
 from raylib.config import EvaluateAppearanceConfig, EvaluatePicturesConfig, EvaluateShapeConfig
 from raylib.config.evaluate import FacesToJudge
-from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
 from raylib.evaluation.baselines import chosen_methods
 from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.scans import landmark_files
 from raylib.evaluation.truth import are_scans
-from raylib.networks.imagenet import weights_plan
-from raylib.networks.lpips_distance import load_lpips
-from raylib.progress import say
+from raylib.io.imagenet_weights import weights_plan
+from raylib.metrics.lpips import load_lpips
+from raylib.runtime.progress import say
+from raylib.synthesis.parquet import SyntheticDataset
 
 
 def print_shape_plan(config: EvaluateShapeConfig, console: Console) -> None:

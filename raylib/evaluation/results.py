@@ -14,15 +14,15 @@ import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from raylib.camera import Camera
 from raylib.errors import ConfigError
 from raylib.evaluation.faces import Prediction, TrueFace
 from raylib.evaluation.scans import landmark_files, read_landmarked
-from raylib.model_files import load_model
-from raylib.morphable import LinearFaceModel, load_prior
-from raylib.progress import watched
-from raylib.reconstruction.storage import Location
-from raylib.reconstruction.table import parts
+from raylib.geometry.camera import Camera
+from raylib.io.storage import Location
+from raylib.morphable.model import LinearFaceModel, load_prior
+from raylib.morphable.readers import load_model
+from raylib.reconstruction.finished import parts
+from raylib.runtime.progress import watched
 
 Array = NDArray[Any]
 

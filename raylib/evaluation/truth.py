@@ -16,17 +16,17 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from raylib.camera import Camera
 from raylib.config.evaluate import FacesToJudge
-from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError, RaylibError
 from raylib.evaluation.faces import TrueAppearance, TrueFace, TruePhoto
-from raylib.evaluation.regions import anchors, surface_samples
 from raylib.evaluation.scans import LandmarkedMesh, landmark_files, read_landmarked
-from raylib.images import decode
-from raylib.metrics import surface_normals, unit
-from raylib.morphable import load_prior
-from raylib.progress import watched
+from raylib.evaluation.shape.regions import anchors, surface_samples
+from raylib.geometry.camera import Camera
+from raylib.io.images import decode
+from raylib.metrics.scan_error import surface_normals, unit
+from raylib.morphable.model import load_prior
+from raylib.runtime.progress import watched
+from raylib.synthesis.parquet import SyntheticDataset
 
 _MAX_PIXELS = 100_000_000
 

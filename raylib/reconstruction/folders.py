@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raylib.errors import ConfigError, ImageError, StorageError
-from raylib.images import EXTENSIONS
-from raylib.reconstruction.storage import Location
+from raylib.io.images import EXTENSIONS
+from raylib.io.storage import Location
 
 HIDDEN = "hidden"
 OWN_OUTPUT = "this run's output"

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from raylib.config import ReconstructConfig
 from raylib.config.paths import absolute, is_relative, is_windows_path
 from raylib.errors import ConfigError
-from raylib.images import looks_like_image
+from raylib.io.images import looks_like_image
+from raylib.io.storage import EMBEDDED, Location, open_input
 from raylib.reconstruction.folders import Walk, is_image_name
-from raylib.reconstruction.storage import EMBEDDED, Location, open_input
 
 Item = tuple[int, str]
 """An image: the number of its input, and its path in that input's filesystem or its entry in the manifest."""

@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 
 from raylib.config import ReconstructConfig
-from raylib.estimates import FaceBatch, FaceEstimates
-from raylib.face_network import FaceNetwork
-from raylib.fitting import LandmarkFitter
-from raylib.model_files import load_model
-from raylib.morphable import LinearFaceModel
-from raylib.reconstruction.paper_method import PaperMethod
+from raylib.fitting.estimates import FaceBatch, FaceEstimates
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.morphable.model import LinearFaceModel
+from raylib.morphable.readers import load_model
+from raylib.paper.method import PaperMethod
+from raylib.regressor.predictor import FaceNetwork
 
 
 class Method(Protocol):

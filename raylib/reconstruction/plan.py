@@ -8,9 +8,9 @@ from rich.console import Console
 
 from raylib.config import ReconstructConfig
 from raylib.errors import ConfigError
-from raylib.progress import say
+from raylib.reconstruction.finished import parts
 from raylib.reconstruction.listing import Inputs, location_of, passed_over
-from raylib.reconstruction.table import parts
+from raylib.runtime.progress import say
 
 _SHOWN = 20
 

@@ -17,16 +17,16 @@ from rich.console import Console
 from raylib.config import FAILED, STATUSES, ReconstructConfig
 from raylib.config.paths import absolute_paths
 from raylib.errors import ConfigError, RaylibError, StorageError
-from raylib.progress import say
-from raylib.provenance import environment
-from raylib.ray_cluster import check_ray, join_ray
+from raylib.io.storage import Location, check_writable
+from raylib.reconstruction.finished import Finished, Stock, settle, take_stock, to_do
 from raylib.reconstruction.listing import Inputs, location_of, passed_over
-from raylib.reconstruction.progress import Announced, RunProgress
-from raylib.reconstruction.rows import SCHEMA_VERSION
-from raylib.reconstruction.storage import Location, check_writable
+from raylib.reconstruction.schema import SCHEMA_VERSION
 from raylib.reconstruction.summary import print_summary
-from raylib.reconstruction.table import Finished, Stock, settle, take_stock, to_do
 from raylib.reconstruction.waiting import forget, waits
+from raylib.runtime.progress import say
+from raylib.runtime.provenance import environment
+from raylib.runtime.ray_cluster import check_ray, join_ray
+from raylib.runtime.run_progress import Announced, RunProgress
 
 if TYPE_CHECKING:
     from raylib.reconstruction.methods import Method
@@ -132,7 +132,7 @@ def config_sha256(config: ReconstructConfig, weights_sha256: str) -> str:
     values = dataclasses.asdict(config)
     shaping = {name: values[name] for name in _SHAPING} | {"model": weights_sha256, "schema": SCHEMA_VERSION}
     if config.segment:
-        from raylib.segmentation import shipped_weights
+        from raylib.segmentation.segmenter import shipped_weights
 
         shaping["segmentation"] = hashlib.sha256(shipped_weights().read_bytes()).hexdigest()
     if config.gpus_per_actor:
@@ -156,8 +156,8 @@ def _run_pass(
     import ray
     from ray.data import ActorPoolStrategy
 
-    from raylib.reconstruction.analysis import AnalysisSettings, DetectStage
-    from raylib.reconstruction.isolated_meshing import MeshStage, mesher
+    from raylib.reconstruction.detect_stage import AnalysisSettings, DetectStage
+    from raylib.reconstruction.mesh_actor import MeshStage, mesher
     from raylib.reconstruction.shards import dataset
 
     join_ray()

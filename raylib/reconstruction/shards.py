@@ -14,8 +14,8 @@ from ray.data import Dataset
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from raylib.reconstruction.finished import Finished, to_do
 from raylib.reconstruction.listing import Inputs, Item, uri_hash
-from raylib.reconstruction.table import Finished, to_do
 
 
 def shards(inputs: Inputs, finished: Finished, size: int) -> Iterator[pa.Table]:

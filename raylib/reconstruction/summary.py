@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from raylib.reconstruction.rows import STAGES
-from raylib.reconstruction.storage import Location
-from raylib.reconstruction.table import parts
+from raylib.io.storage import Location
+from raylib.reconstruction.finished import parts
+from raylib.reconstruction.schema import STAGES
 
 LISTED_IMAGES = 40
 """Up to so many images are listed one by one."""

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numba import njit
 from torch import Tensor
 
-from raylib.parallel import KERNEL, parts_for, run_parts
+from raylib.kernels.threads import KERNEL, parts_for, run_parts
 
 _MIN_COVERED = np.float32(1e-6)
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from numba import njit
 from torch import Tensor
 
-from raylib.mesh import vertex_normals
-from raylib.parallel import KERNEL, parts_for_images, run_parts
+from raylib.geometry.mesh import vertex_normals
+from raylib.kernels.threads import KERNEL, parts_for_images, run_parts
 
 _MIN_LENGTH = np.float32(1e-12)
 _ONE = np.float32(1.0)

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from numba import njit
 from torch import Tensor
 
-from raylib.camera import Camera
-from raylib.parallel import KERNEL, parts_for_images, run_parts
+from raylib.geometry.camera import Camera
+from raylib.kernels.threads import KERNEL, parts_for_images, run_parts
 
 _MIN_DEPTH = np.float32(1e-6)
 """A face with a vertex this near or behind the camera is culled by its depth; its pixels only have to stay finite."""

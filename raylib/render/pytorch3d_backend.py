@@ -70,7 +70,7 @@ def rasterize_pixel_verts(
     Perspective-correct and clipped to the faces, differentiable in the vertices, on any device.
 
     Args:
-        verts: x and y in pixels (see `raylib.camera`) and depth.
+        verts: x and y in pixels (see `raylib.geometry.camera`) and depth.
         faces: triangles, the same for every image.
         image_size: height and width in pixels.
         blur_radius_px2: squared distance in pixels up to which a face reaches beyond its edges.

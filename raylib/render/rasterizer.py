@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raylib.errors import ConfigError
-from raylib.parallel import parts_for, run_parts, thread_count
-from raylib.render.binning import TileGrid, bin_faces, ndc_pixel_centers
+from raylib.kernels.threads import parts_for, run_parts, thread_count
 from raylib.render.interface import Fragments, PixelFragments
-from raylib.render.rasterize_grad_kernels import rasterize_backward
-from raylib.render.rasterize_kernels import rasterize_tiles
+from raylib.render.kernels.binning import TileGrid, bin_faces, ndc_pixel_centers
+from raylib.render.kernels.rasterize import rasterize_tiles
+from raylib.render.kernels.rasterize_grad import rasterize_backward
 
 if TYPE_CHECKING:
     from pytorch3d.structures import Meshes
@@ -87,7 +87,7 @@ def rasterize_pixels(
     """Returns the nearest face of every pixel, without blur and without gradients.
 
     Args:
-        verts: (b, v, 3) x and y in pixels (see `raylib.camera`: pixel centres at .5) and depth, any unit.
+        verts: (b, v, 3) x and y in pixels (see `raylib.geometry.camera`: pixel centres at .5) and depth, any unit.
         faces: (f, 3) triangles, either orientation, the same for every image.
         image_size: height and width in pixels.
         threads: number of threads; torch's own number by default.

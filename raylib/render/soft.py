@@ -17,17 +17,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import grid_sample, normalize
 
-from raylib.camera import Camera
 from raylib.errors import ConfigError
-from raylib.lighting import Light, shade
-from raylib.parallel import parts_for, run_parts, thread_count
-from raylib.render.binning import unusable_face
+from raylib.geometry.camera import Camera
+from raylib.kernels.threads import parts_for, run_parts, thread_count
+from raylib.lighting.spherical_harmonics import Light, shade
 from raylib.render.composite import over
 from raylib.render.interface import choose_backend
+from raylib.render.kernels.binning import unusable_face
+from raylib.render.kernels.soft import LANES, MIN_BACKGROUND, N_PLANES, even_bands, face_boxes, soft_forward
+from raylib.render.kernels.soft_grad import N_GRAD_PLANES, soft_backward
 from raylib.render.normals import fast_vertex_normals
 from raylib.render.projection import pixel_verts
-from raylib.render.soft_grad_kernels import N_GRAD_PLANES, soft_backward
-from raylib.render.soft_kernels import LANES, MIN_BACKGROUND, N_PLANES, even_bands, face_boxes, soft_forward
 
 _REACH = math.log(1 / 1e-4 - 1)
 """A face reaches as far as its coverage is above 1e-4: squared distance over sigma."""
@@ -207,7 +207,8 @@ class SoftRenderer:
             albedo: colours of the vertices; this or `texture`.
             texture: picture of the albedo, first row at the top (v = 1).
             background: one colour (3), or a picture (b, h, w, 3) or (h, w, 3); black by default.
-            transfer: self-shadow of the vertices (see `raylib.lighting`); without it nothing is shadowed.
+            transfer: self-shadow of the vertices (see `raylib.lighting.spherical_harmonics`); without it nothing is
+                shadowed.
 
         Raises:
             ConfigError: neither or both of `albedo` and `texture` are given, there is no `face_uv` for a texture, or

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from raylib.config import ReportConfig
 from raylib.errors import ConfigError
-from raylib.progress import say
-from raylib.reconstruction.storage import Location
+from raylib.io.storage import Location
 from raylib.report import comparison, reconstruction, training
 from raylib.report.index import choose, totals
+from raylib.runtime.progress import say
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from raylib.config import ReportConfig
 from raylib.errors import ConfigError
-from raylib.reconstruction.storage import Location
+from raylib.io.storage import Location
 from raylib.report.index import FIGURES, distributions, entries, figure_values
 from raylib.report.page import Packs, write_page
 from raylib.report.reconstruction import Run, pack_faces, run_summary, run_topologies

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from raylib.camera import Camera
 from raylib.errors import RaylibError
-from raylib.images import decode
-from raylib.mesh import vertex_normals
-from raylib.preview import PANEL_PX, clay_view, cut_square, photograph_square
-from raylib.reconstruction.storage import Location
+from raylib.geometry.camera import Camera
+from raylib.geometry.mesh import vertex_normals
+from raylib.io.images import decode
+from raylib.io.storage import Location
 from raylib.report.geometry import SharedTopology, pack_mesh
 from raylib.report.page import base64_text
+from raylib.texture.preview import PANEL_PX, clay_view, cut_square, photograph_square
 
 HEAVY = (
     *("image_uri", "image_sha256", "face_id", "face_index", "status", "face_box", "landmarks_68"),

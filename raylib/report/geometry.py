@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
-from raylib.color import linear_to_srgb
-from raylib.morphable import LinearFaceModel
+from raylib.lighting.color import linear_to_srgb
+from raylib.morphable.model import LinearFaceModel
 from raylib.report.page import base64_text
-from raylib.texturing import Topology
+from raylib.texture.texturer import Topology
 
 STEP_MM = 0.02
 """Vertices are rounded to this grid: a tenth of what a printer resolves, far below any error of the shape."""

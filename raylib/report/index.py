@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from raylib.config import FAILED
-from raylib.reconstruction.rows import SCHEMA, STAGES
-from raylib.reconstruction.storage import Location
-from raylib.reconstruction.table import parts
+from raylib.io.storage import Location
+from raylib.reconstruction.finished import parts
+from raylib.reconstruction.schema import SCHEMA, STAGES
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
-from raylib.reconstruction.storage import Location
+from raylib.io.storage import Location
 
 DATA_FOLDER = "report-data"
 

@@ -18,13 +18,13 @@ from rich.console import Console
 
 from raylib.config import STATUSES, ReconstructConfig, ReportConfig
 from raylib.errors import ConfigError, RaylibError
-from raylib.model_files import load_model
-from raylib.progress import watched
-from raylib.reconstruction.storage import Location
+from raylib.io.storage import Location
+from raylib.morphable.readers import load_model
 from raylib.report.faces import HEAVY, FaceEntry, FacePacker, PictureSettings
 from raylib.report.geometry import SIGMA_STEP_MM, STEP_MM, SharedTopology
 from raylib.report.index import choose, distributions, entries, figure_values, read_index, read_parts, totals
 from raylib.report.page import Packs, json_text, write_page
+from raylib.runtime.progress import watched
 
 PAGE = "report.html"
 THUMBS_A_PACK = 64

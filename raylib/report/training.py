@@ -16,12 +16,12 @@ from rich.console import Console
 
 from raylib.config import ReportConfig
 from raylib.errors import ConfigError
-from raylib.progress import watched
-from raylib.reconstruction.storage import Location
+from raylib.io.storage import Location
 from raylib.report.comparison import run_names
 from raylib.report.geometry import SharedTopology, pack_mesh
 from raylib.report.page import Packs, base64_text, write_page
 from raylib.report.reconstruction import PAGE, read_record
+from raylib.runtime.progress import watched
 
 _STRIP = "strip"
 """Folder of pictures of the same faces, a file an epoch (epoch_0012.png)."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter, uniform_filter1d
 from scipy.spatial import cKDTree
 
-from raylib.morphable import REGIONS, LinearFaceModel, load_prior
+from raylib.morphable.model import REGIONS, LinearFaceModel, load_prior
 from raylib.render import rasterize_pixels
-from raylib.segmentation import Label
+from raylib.segmentation.segmenter import Label
 
 CHANNELS = (
     "eye", "upper_lip", "lower_lip", "inner_mouth", "brow_along", "brow_across", "lid_gap", "lid_upper", "moustache",

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from scipy.ndimage import gaussian_filter
 
-from raylib.color import srgb_to_linear
 from raylib.errors import ConfigError
+from raylib.lighting.color import srgb_to_linear
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 

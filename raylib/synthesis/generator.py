@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
-from raylib.camera import FRONTAL, Camera, focal_from_fov, rotation_from_euler_deg
-from raylib.color import LUMINANCE
 from raylib.config import SynthesisSettings
+from raylib.geometry.camera import FRONTAL, Camera, focal_from_fov, rotation_from_euler_deg
+from raylib.lighting.color import LUMINANCE
 from raylib.synthesis.atlas import atlas, face_labels
 from raylib.synthesis.background import draw_background, pictures
 from raylib.synthesis.expression import draw_expression
@@ -36,8 +36,8 @@ _FRAME_POINT = np.array([0.0, -14.0, -20.0], np.float32)  # what stands in the m
 class SyntheticFaces:
     """A batch of pictures and everything that is true about them.
 
-    Positions, normals and light are in canonical face space, pixels as `raylib.camera` has them, colours linear RGB
-    unless said otherwise.
+    Positions, normals and light are in canonical face space, pixels as `raylib.geometry.camera` has them, colours
+    linear RGB unless said otherwise.
 
     Attributes:
         seeds: of the pictures.
@@ -45,13 +45,13 @@ class SyntheticFaces:
         image: sRGB, after camera effects.
         clean: light before camera effects.
         beyond_matte: the part of `clean` on the face that Lambert's law does not give: highlights and scattering.
-        labels: in the order of `raylib.segmentation.Label`.
+        labels: in the order of `raylib.segmentation.segmenter.Label`.
         face_pixels: pixels that show nothing but the prior's mesh; there `clean - beyond_matte` is
             `texture * (transfer @ light_sh + lamp_color * lamp_visible * max(normal . lamp_direction, 0))`.
         landmarks: pixels, projected from their vertices.
         landmark_visible: whether the vertex is inside the picture and nothing is in front of it.
         camera: pinhole cameras in pixels of these pictures, with the pose.
-        pose_deg: yaw, pitch and roll (`raylib.camera.euler_deg`).
+        pose_deg: yaw, pitch and roll (`raylib.geometry.camera.euler_deg`).
         fov_deg: field of view of the picture.
         verts_mm: the face in the shipped prior's topology.
         identity: coefficients of the source model.
@@ -59,7 +59,7 @@ class SyntheticFaces:
         expression: coefficients of the prior's blendshapes.
         albedo: of the vertices.
         texture: albedo in the prior's texture coordinates, 8-bit sRGB.
-        light_sh: as `raylib.lighting` wants it; surroundings without the lamp.
+        light_sh: as `raylib.lighting.spherical_harmonics` wants it; surroundings without the lamp.
         lamp_direction: unit vector towards a lamp.
         lamp_color: what a white matte surface that faces it reflects; 0 where there is none.
         lamp_visible: share of the lamp that each vertex sees past head and hair.

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from safetensors.numpy import load as load_arrays
 from scipy.spatial import cKDTree
 
-from raylib.model_files import load_model
-from raylib.morphable import LinearFaceModel, load_prior
+from raylib.morphable.model import LinearFaceModel, load_prior
+from raylib.morphable.readers import load_model
+from raylib.morphable.registration.transfer import identity_map, nearest_on_mesh
 from raylib.synthesis.kernels import mesh_normals
-from raylib.wrapping.transfer import identity_map, nearest_on_mesh
 
 _NEAR_FACE_MM, _UNDER_FACE_MM = 12.0, 1.6  # the strip under the face's edge lies 0.6 and 1.2 mm below it
 # Rings of vertices below the bust: the hem's positions scaled and moved.
@@ -161,7 +161,7 @@ def load_source(spec: str | Path) -> Source:
     """Returns where identities come from.
 
     Args:
-        spec: `prior`, or a model file as `raylib.model_files.load_model` reads it.
+        spec: `prior`, or a model file as `raylib.morphable.readers.load_model` reads it.
 
     Raises:
         ConfigError: the file is missing or is no face model.

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from raylib.color import LUMINANCE
-from raylib.lighting import N_SH, sh_basis
+from raylib.lighting.color import LUMINANCE
+from raylib.lighting.spherical_harmonics import N_SH, sh_basis
 
 _SHARPEST = 4.0
 """Sources in the harmonics are at least so wide: nine of them make sharper ones negative elsewhere."""
@@ -25,7 +25,7 @@ class SceneLight:
 
     Attributes:
         kind: one of `KINDS`.
-        sh: radiance of the surroundings, as `raylib.lighting` wants it.
+        sh: radiance of the surroundings, as `raylib.lighting.spherical_harmonics` wants it.
         lamp_direction: unit vector towards the lamp.
         lamp_color: what a white matte surface that faces the lamp reflects; 0 without a lamp.
         lamp_radius: half the angle under which the lamp is seen, radians.

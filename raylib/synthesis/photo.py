@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
-from raylib.color import linear_to_srgb
+from raylib.lighting.color import linear_to_srgb
 
 _MIDDLE_SKIN = 0.25
 _METERING = 0.3  # share of the skin's brightness, in stops, that exposure makes up for

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from raylib.color import srgb_to_linear
 from raylib.errors import ConfigError
+from raylib.lighting.color import srgb_to_linear
 from raylib.synthesis.atlas import CHANNELS, Atlas, atlas
 
 _MOST_YAW_DEG = 30.0

@@ -11,20 +11,20 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from raylib.camera import Camera
-from raylib.color import srgb_to_linear
 from raylib.config import SynthesisSettings
-from raylib.lighting import lambert_transfer, shadowed_transfer, sphere_directions
-from raylib.mesh import vertex_adjacency
+from raylib.geometry.camera import Camera
+from raylib.geometry.mesh import vertex_adjacency
+from raylib.geometry.visibility import visible_directions
+from raylib.lighting.color import srgb_to_linear
+from raylib.lighting.spherical_harmonics import lambert_transfer, shadowed_transfer, sphere_directions
 from raylib.render import rasterize_pixels
-from raylib.segmentation import Label
+from raylib.segmentation.segmenter import Label
 from raylib.synthesis.atlas import Atlas
 from raylib.synthesis.hair import HairMesh, HairStyle, coarse_grid, grid_faces, hair_mesh, under_hair
 from raylib.synthesis.head import Head
 from raylib.synthesis.light import SceneLight
 from raylib.synthesis.shade_kernels import gloss_of_vertices, hair_gloss, resolve, shade_hair, shade_head
 from raylib.synthesis.skin import SkinLook, eyeballs, gaze_vectors, paint_texture, to_texture_bytes, vertex_albedo
-from raylib.visibility import visible_directions
 
 _LAMP_RAYS = 8
 _IN_FRONT_MM = 5.0

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import njit
 
-from raylib.parallel import KERNEL
+from raylib.kernels.threads import KERNEL
 
 _BACKGROUND, _HAIR, _EYES = np.uint8(0), np.uint8(1), np.uint8(3)
 _BROW = np.float32(0.5)  # from this share of hair on a brow counts as hair

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from raylib.color import linear_to_srgb
+from raylib.lighting.color import linear_to_srgb
 from raylib.synthesis.atlas import Atlas
 from raylib.synthesis.head import Head
 from raylib.synthesis.spectra import skin_table, table_column, table_row

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import njit
 
-from raylib.parallel import KERNEL
+from raylib.kernels.threads import KERNEL
 
 # Columns of the atlas's maps and channels of its noise; see `atlas.CHANNELS` and `atlas.NOISES`.
 (

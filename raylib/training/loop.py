@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raylib.errors import ConfigError
-from raylib.progress import QUIET_S
+from raylib.runtime.progress import QUIET_S
 from raylib.training.strips import has_strip, write_originals, write_strip
 
 Batch = TypeVar("Batch")

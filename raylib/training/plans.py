@@ -16,16 +16,21 @@ from raylib.config import (
     TrainUnetConfig,
 )
 from raylib.datasets.face_set import cache_file
-from raylib.datasets.synthetic import SyntheticDataset
 from raylib.errors import ConfigError
-from raylib.morphable import load_prior
-from raylib.networks.imagenet import weights_plan
-from raylib.networks.vgg import load_vgg
-from raylib.progress import say
-from raylib.training import face_meshnet_loop, face_meshnet_ray, meshnet_loop, meshnet_ray, unet_loop, unet_ray
-from raylib.training.face_samples import FaceSamples
-from raylib.training.meshnet_data import face_sources, num_train
-from raylib.training.unet_evaluation import chosen_photos
+from raylib.evaluation.segmentation import chosen_photos
+from raylib.io.imagenet_weights import weights_plan
+from raylib.morphable.model import load_prior
+from raylib.paper.vgg import load_vgg
+from raylib.runtime.progress import say
+from raylib.synthesis.parquet import SyntheticDataset
+from raylib.training.paper import run as meshnet_ray
+from raylib.training.paper import task as meshnet_loop
+from raylib.training.paper.data import face_sources, num_train
+from raylib.training.regressor import run as face_meshnet_ray
+from raylib.training.regressor import task as face_meshnet_loop
+from raylib.training.regressor.samples import FaceSamples
+from raylib.training.segmentation import run as unet_ray
+from raylib.training.segmentation import task as unet_loop
 
 _ALWAYS = ("history.json", "run.json", "curves.svg", "strip/", "tensorboard/", "report.html")
 """What every training leaves in its folder."""

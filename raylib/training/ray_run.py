@@ -23,8 +23,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from raylib.config import SegmentationData, TrainRun
 from raylib.errors import ConfigError, RaylibError, StorageError
-from raylib.provenance import environment
-from raylib.ray_cluster import join_ray
+from raylib.runtime.provenance import environment
+from raylib.runtime.ray_cluster import join_ray
 from raylib.training.loop import Task, TrainState, Worker, begin, load_checkpoint, train
 
 C = TypeVar("C", bound=TrainRun)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import trimesh
 
-from raylib.metrics import MeshSurface
-from raylib.morphable import load_prior
+from raylib.metrics.scan_error import MeshSurface
+from raylib.morphable.model import load_prior
 
 
 def main() -> None:

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from raylib.camera import FRONTAL, Camera, rotation_from_euler_deg
 from raylib.config import FitSettings
 from raylib.evaluation.baselines import EosBaseline, LandmarkSource
-from raylib.fitting import LandmarkFitter
-from raylib.metrics import NOSE_TIP, MeshSurface, scan_error
-from raylib.model_files import load_model
-from raylib.morphable import LinearFaceModel
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.geometry.camera import FRONTAL, Camera, rotation_from_euler_deg
+from raylib.metrics.scan_error import NOSE_TIP, MeshSurface, scan_error
+from raylib.morphable.model import LinearFaceModel
+from raylib.morphable.readers import load_model
 
 ICT_FACE_VERTS = 9409
 IMAGE_PX = 256

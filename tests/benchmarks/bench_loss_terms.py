@@ -20,17 +20,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raylib.cli import parse
 from raylib.config import TRAIN_MESHNET, FaceLossWeights, TrainRegressorConfig
-from raylib.face_network import build_network
-from raylib.fit_cascade import FitCascade
-from raylib.fit_correction import FitCorrector
-from raylib.morphable import load_prior
-from raylib.training.face_augmentation import FaceAugmentation
-from raylib.training.face_meshnet_loop import CorrectionLosses, adamw, batches, validate
-from raylib.training.face_meshnet_loss import FaceLoss, vertex_weights
-from raylib.training.face_samples import FaceSamples
+from raylib.morphable.model import load_prior
+from raylib.regressor.cascade import FitCascade
+from raylib.regressor.corrections import FitCorrector
+from raylib.regressor.predictor import build_network
+from raylib.runtime.command import parse
 from raylib.training.loop import Schedule, new_state, train_step
+from raylib.training.regressor.augmentation import FaceAugmentation
+from raylib.training.regressor.loss import FaceLoss, vertex_weights
+from raylib.training.regressor.samples import FaceSamples
+from raylib.training.regressor.task import CorrectionLosses, adamw, batches, validate
 
 _BATCH = 16
 _WARMUP = 10

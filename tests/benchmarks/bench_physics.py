@@ -40,23 +40,23 @@ import torch
 from PIL import Image
 
 from raylib.benchmark.yale_b import LitFace, read_people
-from raylib.camera import Camera, focal_from_fov, rotation_from_euler_deg
-from raylib.color import srgb_to_linear
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
-from raylib.estimates import FaceBatch, FaceEstimates
-from raylib.evaluation.appearance import AppearanceJudge
+from raylib.detection.detector import FaceDetector, crop_face, steady
+from raylib.evaluation.appearance.errors import AppearanceJudge
 from raylib.evaluation.faces import Prediction, TrueAppearance, TruePhoto
-from raylib.evaluation.picture_metrics import masked_ssim
 from raylib.evaluation.truth import prior_truth
-from raylib.faces import FaceDetector, crop_face, steady
-from raylib.fitting import OUTER_EYE
-from raylib.mesh import face_areas_normals, vertex_normals
-from raylib.preview import clay_view
+from raylib.fitting.estimates import FaceBatch, FaceEstimates
+from raylib.fitting.landmarks import OUTER_EYE
+from raylib.geometry.camera import Camera, focal_from_fov, rotation_from_euler_deg
+from raylib.geometry.mesh import face_areas_normals, vertex_normals
+from raylib.lighting.color import srgb_to_linear
+from raylib.metrics.pictures import masked_ssim
 from raylib.reconstruction.methods import Method, load_method
-from raylib.refinement import Refiner
+from raylib.refinement.refiner import Refiner
 from raylib.render import rasterize_pixels
-from raylib.segmentation import FaceSegmenter
+from raylib.segmentation.segmenter import FaceSegmenter
 from raylib.synthesis import FaceSynthesizer, seeds_of
+from raylib.texture.preview import clay_view
 
 _BATCH = 16
 _FOV_DEG = 30.0  # what the job assumes

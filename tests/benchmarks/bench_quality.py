@@ -26,13 +26,13 @@ import torch
 from PIL import Image, ImageFilter
 
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
-from raylib.faces import Face, FaceDetector, crop_face
-from raylib.images import decode
-from raylib.quality import Calibration, calibration_of, picture_evidence
-from raylib.reconstruction.analysis import CROP_PX, AnalysedImage, FoundFace, Patch
-from raylib.reconstruction.meshing import MeshingSettings, ReconstructStage, evidence
+from raylib.detection.detector import Face, FaceDetector, crop_face
+from raylib.io.images import decode
+from raylib.io.storage import Location
+from raylib.metrics.quality import Calibration, calibration_of, picture_evidence
+from raylib.reconstruction.detect_stage import CROP_PX, AnalysedImage, FoundFace, Patch
+from raylib.reconstruction.mesh_stage import MeshingSettings, ReconstructStage, evidence
 from raylib.reconstruction.methods import load_method
-from raylib.reconstruction.storage import Location
 from raylib.synthesis import FaceSynthesizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

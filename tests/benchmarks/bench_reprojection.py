@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from raylib.camera import focal_from_fov
 from raylib.config import FaceSettings, FitSettings
+from raylib.detection.detector import FaceDetector
 from raylib.errors import ImageError
-from raylib.faces import FaceDetector
-from raylib.fitting import LandmarkFitter
-from raylib.images import decode
-from raylib.model_files import load_model
+from raylib.fitting.landmarks import LandmarkFitter
+from raylib.geometry.camera import focal_from_fov
+from raylib.io.images import decode
+from raylib.morphable.readers import load_model
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
-from raylib.color import LUMINANCE, srgb_to_linear
 from raylib.config import SynthesisSettings
+from raylib.lighting.color import LUMINANCE, srgb_to_linear
 from raylib.synthesis import FaceSynthesizer, seeds_of
 from raylib.synthesis.atlas import CHANNELS, atlas
 from raylib.synthesis.photo_skin import photo_skins

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from raylib.config import SynthesisSettings
-from raylib.segmentation import FaceSegmenter, Label
+from raylib.segmentation.segmenter import FaceSegmenter, Label
 from raylib.synthesis import FaceSynthesizer, seeds_of
 
 

@@ -1,4 +1,4 @@
-// Meshes as files, made in the page from what it holds; raylib/reconstruction/mesh_files.py writes the run's own.
+// Meshes as files, made in the page from what it holds; raylib/io/meshes.py writes the run's own.
 
 const FLOAT = 5126, UINT = 5125, ARRAY = 34962, ELEMENT = 34963;
 

@@ -1,4 +1,4 @@
-// The physics of raylib/lighting.py and raylib/visibility.py: spherical harmonics of order 2 and a matte surface's
+// The physics of raylib/lighting/spherical_harmonics.py and raylib/geometry/visibility.py: spherical harmonics of order 2 and a matte surface's
 // answer to them with its own shadow. A test holds both against each other.
 
 const Y0 = Math.sqrt(1 / (4 * Math.PI));

@@ -1,0 +1,1 @@
+"""How well albedo, light and pictures agree with known ones."""

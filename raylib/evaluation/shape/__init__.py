@@ -1,0 +1,1 @@
+"""How well reconstructed shapes agree with scans."""

@@ -1,0 +1,1 @@
+"""Face models fitted to landmarks, and what an estimate of a face is."""

@@ -1,0 +1,1 @@
+"""Cameras, triangle meshes and what is measured on them."""

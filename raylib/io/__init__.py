@@ -1,0 +1,1 @@
+"""Pictures, meshes, weights and bytes: from and to disk or object storage."""

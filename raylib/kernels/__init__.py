@@ -1,0 +1,1 @@
+"""How numeric kernels are compiled and spread over threads."""

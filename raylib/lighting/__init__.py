@@ -1,0 +1,1 @@
+"""Light, how a matte surface answers it, and colour spaces."""

@@ -1,0 +1,1 @@
+"""Distances between what was found and what is true."""

@@ -1,0 +1,1 @@
+"""Linear (morphable) face models: the shipped prior, and readers of published models."""

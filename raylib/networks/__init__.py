@@ -1,1 +1,0 @@
-"""Network modules; nothing but `nn.Module` classes."""

@@ -1,0 +1,1 @@
+"""The paper's own networks, losses, templates and scene."""

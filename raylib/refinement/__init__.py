@@ -1,0 +1,1 @@
+"""Faces refined by rendering them."""

@@ -1,0 +1,1 @@
+"""Numba kernels of the rasteriser and the soft renderer."""

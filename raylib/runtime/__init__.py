@@ -1,0 +1,1 @@
+"""The run around the work: Ray, child processes, progress, provenance."""

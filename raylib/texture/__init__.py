@@ -1,0 +1,1 @@
+"""Textures from photographs, and pictures of textured meshes."""
