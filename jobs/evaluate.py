@@ -25,7 +25,7 @@ def plan_segmentation(config: EvaluateSegmentationConfig) -> None:
     """Says what `segmentation` would do."""
     from rich.console import Console
 
-    from raylib.training.plans import print_segmentation_plan
+    from raylib.evaluation.plan import print_segmentation_plan
 
     print_segmentation_plan(config, Console())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from raylib.segmentation.segmenter import Label, draw_labels
+from raylib.segmentation.labels import Label, draw_labels
 
 _TONES = np.array(
     [(90, 120, 160), (50, 35, 25), (215, 165, 135), (245, 245, 250), (200, 120, 110), (190, 40, 60)], dtype=np.float64

@@ -9,11 +9,11 @@ from raylib.fitting.crop_space import CropFit
 from raylib.fitting.landmarks import LandmarkFitter
 from raylib.geometry.camera import Camera, rotation_from_euler_deg
 from raylib.lighting.color import linear_to_srgb
-from raylib.lighting.spherical_harmonics import SphericalHarmonicLight
+from raylib.lighting.lights import SphericalHarmonicLight
 from raylib.morphable.model import LinearFaceModel
 from raylib.regressor.cascade import FitCascade, cascade_features, descriptor_maps
 from raylib.render import SoftRenderer, SoftSettings
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 from raylib.training.regressor.samples import FaceSampleBatch, FaceTruth
 
 

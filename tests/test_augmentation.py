@@ -4,7 +4,7 @@ import torch
 from face_drawings import drawn_face
 
 from raylib.datasets.labelled import IGNORE
-from raylib.segmentation.segmenter import FASSEG_COLOURS, Label
+from raylib.segmentation.labels import FASSEG_COLOURS, Label
 from raylib.training.augmentation import (
     Augmentation,
     augment,

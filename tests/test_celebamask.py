@@ -7,7 +7,7 @@ from PIL import Image
 from raylib.datasets.celebamask import list_celebamask, to_labels
 from raylib.datasets.labelled import CELEBAMASK_CLASSES, CELEBAMASK_TO_LABEL
 from raylib.errors import ConfigError
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 CLASS = {name: number for number, name in enumerate(CELEBAMASK_CLASSES)}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from raylib.detection.detector import FaceCrop, crop_transform
+from raylib.detection.alignment import FaceCrop, crop_transform
 from raylib.fitting.estimates import FaceBatch
 from raylib.geometry.camera import Camera, rotation_from_euler_deg
 from raylib.morphable.model import load_prior

@@ -38,7 +38,7 @@ from raylib.lighting.spherical_harmonics import lambert_transfer, rotate_sh, sh_
 from raylib.metrics.lpips import load_lpips
 from raylib.metrics.pictures import masked_psnr, masked_ssim, relative_error
 from raylib.morphable.model import REGIONS, load_prior
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 FACES = load_prior().faces.numpy()
 SIZE = (128, 128)

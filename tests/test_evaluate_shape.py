@@ -21,7 +21,8 @@ from raylib.evaluation.shape.report import summarise
 from raylib.evaluation.shape.run import evaluate_shapes, shape_report
 from raylib.evaluation.truth import prior_truth
 from raylib.geometry.camera import Camera
-from raylib.metrics.scan_error import Alignment, surface_normals
+from raylib.geometry.closest import surface_normals
+from raylib.geometry.similarity import Alignment
 from raylib.morphable.model import load_prior
 from raylib.morphable.readers import load_model
 

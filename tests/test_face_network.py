@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from raylib.config import FaceLossWeights, FitSettings
-from raylib.detection.detector import crop_face
+from raylib.detection.alignment import crop_face
 from raylib.errors import ConfigError
 from raylib.fitting.crop_space import sample_at
 from raylib.fitting.estimates import FaceBatch
@@ -20,9 +20,10 @@ from raylib.morphable.model import load_prior
 from raylib.regressor.cascade import FitCascade, descriptor_maps, posed
 from raylib.regressor.corrections import CropEstimate, FitCorrector, seen_from_camera, trend_features
 from raylib.regressor.novelty import Strangeness
-from raylib.regressor.predictor import FaceNetwork, build_network, crop_fit, load_weights, save_weights, unfolded
+from raylib.regressor.predictor import FaceNetwork, crop_fit, unfolded
 from raylib.regressor.uncertainty import ErrorTrend
-from raylib.segmentation.segmenter import Label
+from raylib.regressor.weights import build_network, load_weights, save_weights
+from raylib.segmentation.labels import Label
 from raylib.training.regressor.loss import FaceLoss, aligned_error, rotation_distance_deg
 
 SMALL = {"widths": [8, 16, 32, 32], "graph_widths": [32, 16, 8], "hidden": 32, "blocks": 1}

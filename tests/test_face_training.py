@@ -13,12 +13,12 @@ from raylib.errors import ConfigError
 from raylib.fitting.crop_space import sample_at
 from raylib.geometry.camera import rotation_from_vector
 from raylib.geometry.mesh import vertex_normals
-from raylib.lighting.spherical_harmonics import SphericalHarmonicLight
+from raylib.lighting.lights import SphericalHarmonicLight
 from raylib.morphable.model import load_prior
 from raylib.regressor.cascade import FitCascade, descriptor_maps, posed
 from raylib.regressor.corrections import FitCorrector
 from raylib.regressor.novelty import Strangeness
-from raylib.regressor.predictor import build_network
+from raylib.regressor.weights import build_network
 from raylib.training.loop import TrainState, load_checkpoint, new_state, save_checkpoint, train_step
 from raylib.training.regressor.augmentation import FaceAugmentation, reframed
 from raylib.training.regressor.cascade import (

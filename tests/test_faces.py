@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raylib.config import FaceSettings
-from raylib.detection.detector import FaceDetector, crop_face, crop_transform, dlib_file, steady
+from raylib.detection.alignment import crop_face, crop_transform
+from raylib.detection.detector import FaceDetector, dlib_file, steady
 from raylib.errors import ConfigError
 from raylib.io.images import decode
 

@@ -8,7 +8,7 @@ from PIL import Image
 from raylib.datasets.fasseg import TRAIN_IN_TEST, list_fasseg
 from raylib.datasets.labelled import split_by_person
 from raylib.errors import ConfigError
-from raylib.segmentation.segmenter import Label, draw_labels
+from raylib.segmentation.labels import Label, draw_labels
 
 
 def _write_frontal(root: Path, version: str, split: str, numbers: list[str], labels_word: str = "Labels") -> None:

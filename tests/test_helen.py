@@ -7,7 +7,7 @@ from PIL import Image
 from raylib.datasets.helen import list_helen, read_landmarks
 from raylib.datasets.labelled import HELEN_CLASSES, HELEN_TO_LABEL
 from raylib.errors import ConfigError
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 
 def _write_helen(root: Path, names: dict[str, list[str]], size: tuple[int, int] = (12, 10)) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from raylib.geometry.mesh import hemisphere, unique_edges
+from raylib.geometry.mesh import unique_edges
+from raylib.geometry.subdivision import hemisphere
 from raylib.regressor.lattice import Lattice, enlarge, lattice_coordinates, subdivide
 
 

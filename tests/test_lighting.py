@@ -9,14 +9,12 @@ from torch.nn.functional import normalize
 from raylib.geometry.camera import rotation_from_euler_deg
 from raylib.geometry.mesh import vertex_normals
 from raylib.geometry.visibility import visible_directions
+from raylib.lighting.lights import PhongLight, SphericalHarmonicLight, shade
 from raylib.lighting.spherical_harmonics import (
-    PhongLight,
-    SphericalHarmonicLight,
     lambert_transfer,
     rotate_sh,
     self_shadow_transfer,
     sh_basis,
-    shade,
     shadowed_transfer,
     sphere_directions,
 )

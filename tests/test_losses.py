@@ -6,8 +6,8 @@ from render_scenes import dome
 
 from raylib.geometry.camera import rotation_from_euler_deg
 from raylib.geometry.mesh import vertex_normals
+from raylib.geometry.topology import Topology
 from raylib.paper.losses import (
-    Topology,
     chamfer,
     edge_mean,
     edge_sum,

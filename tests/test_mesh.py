@@ -2,14 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from raylib.geometry.mesh import (
-    boundary_edges,
-    face_areas_normals,
-    hemisphere,
-    unique_edges,
-    vertex_adjacency,
-    vertex_normals,
-)
+from raylib.geometry.mesh import boundary_edges, face_areas_normals, unique_edges, vertex_adjacency, vertex_normals
+from raylib.geometry.subdivision import hemisphere
 
 
 def test_hemisphere_has_the_papers_counts():

@@ -22,13 +22,13 @@ from raylib.config import (
 from raylib.datasets.face_set import FaceSet
 from raylib.datasets.rendered_faces import render_faces
 from raylib.errors import ConfigError
-from raylib.paper.losses import Topology
+from raylib.geometry.topology import Topology
 from raylib.paper.meshnet import MeshNetPaper
 from raylib.paper.scene import TemplateScene, TrainedMeshnet, load_meshnet, network_input, save_meshnet
 from raylib.paper.templates import load_template
 from raylib.paper.vgg import random_vgg
 from raylib.runtime.command import parse
-from raylib.segmentation.segmenter import FASSEG_COLOURS, Label
+from raylib.segmentation.labels import FASSEG_COLOURS, Label
 from raylib.training.loop import (
     BatchPlan,
     Schedule,

@@ -7,16 +7,10 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from raylib.metrics.scan_error import (
-    ALIGNMENT_LANDMARKS,
-    Alignment,
-    MeshSurface,
-    angles_deg,
-    refine_alignment,
-    scan_error,
-    surface_normals,
-)
-from raylib.morphable.canonical import similarity
+from raylib.geometry.closest import MeshSurface, surface_normals
+from raylib.geometry.landmarks68 import ALIGNMENT_LANDMARKS
+from raylib.geometry.similarity import Alignment, similarity
+from raylib.metrics.scan_error import angles_deg, refine_alignment, scan_error
 
 
 def bumpy_sheet(n: int = 40) -> tuple[np.ndarray, np.ndarray]:

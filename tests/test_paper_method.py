@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from raylib.config import FaceSettings, PaperSettings, ReconstructConfig
-from raylib.detection.detector import FaceDetector, crop_face
+from raylib.detection.alignment import crop_face
+from raylib.detection.detector import FaceDetector
 from raylib.fitting.estimates import FaceBatch
 from raylib.geometry.camera import Camera, rotation_from_euler_deg
 from raylib.paper.meshnet import MeshNetPaper

@@ -30,14 +30,19 @@ from raylib.config import (
 )
 from raylib.datasets.face_set import cache_file
 from raylib.errors import ConfigError
-from raylib.evaluation.plan import print_appearance_plan, print_pictures_plan, print_shape_plan
+from raylib.evaluation.plan import (
+    print_appearance_plan,
+    print_pictures_plan,
+    print_segmentation_plan,
+    print_shape_plan,
+)
 from raylib.morphable.model import load_prior
 from raylib.report import choice
 from raylib.synthesis import FaceSynthesizer
 from raylib.synthesis.parquet import to_parquet
 from raylib.synthesis.run import config_sha256, print_plan
 from raylib.training.paper.data import face_sources, prepare_faces
-from raylib.training.plans import print_meshnet_plan, print_segmentation_plan, print_unet_plan
+from raylib.training.plans import print_meshnet_plan, print_unet_plan
 
 SMALL = SynthesisSettings(size_px=32, shadow_directions=16)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
-from raylib.detection.detector import FaceDetector, crop_face
+from raylib.detection.alignment import crop_face
+from raylib.detection.detector import FaceDetector
 from raylib.io.images import decode
 from raylib.io.storage import Location
 from raylib.metrics.quality import Evidence, Quality, picture_evidence

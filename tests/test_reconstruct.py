@@ -25,7 +25,7 @@ from raylib.errors import ConfigError
 from raylib.geometry.camera import Camera
 from raylib.reconstruction.run import config_sha256, reconstruct
 from raylib.reconstruction.schema import SCHEMA, SCHEMA_VERSION, to_parquet
-from raylib.segmentation.segmenter import Label, snap_to_labels
+from raylib.segmentation.labels import Label, snap_to_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 HOG_ONLY = FaceSettings(detector="hog")  # the CNN's second look costs a second for each picture without a face

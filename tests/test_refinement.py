@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from raylib.config import FitSettings
-from raylib.detection.detector import crop_face
+from raylib.detection.alignment import crop_face
 from raylib.fitting.estimates import FaceBatch, FaceEstimates
 from raylib.fitting.landmarks import LandmarkFitter
 from raylib.geometry.camera import Camera, rotation_from_euler_deg
 from raylib.geometry.mesh import vertex_normals
 from raylib.lighting.color import linear_to_srgb
-from raylib.lighting.spherical_harmonics import SphericalHarmonicLight, self_shadow_transfer, sh_basis
+from raylib.lighting.lights import SphericalHarmonicLight
+from raylib.lighting.spherical_harmonics import self_shadow_transfer, sh_basis
 from raylib.morphable.model import REGIONS, load_prior
 from raylib.refinement.refiner import Refiner
 from raylib.render import SoftRenderer, SoftSettings

@@ -9,7 +9,8 @@ from render_scenes import dome
 from raylib.errors import ConfigError
 from raylib.geometry.camera import Camera, rotation_from_euler_deg
 from raylib.geometry.mesh import boundary_edges, vertex_normals
-from raylib.lighting.spherical_harmonics import PhongLight, SphericalHarmonicLight, self_shadow_transfer
+from raylib.lighting.lights import PhongLight, SphericalHarmonicLight
+from raylib.lighting.spherical_harmonics import self_shadow_transfer
 from raylib.render import SoftRenderer, SoftSettings, fast_vertex_normals, pytorch3d_backend, rasterize
 from raylib.render.kernels.soft import even_bands
 from raylib.render.projection import pixel_verts

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from raylib.config import ReportConfig
 from raylib.errors import ConfigError
-from raylib.geometry.mesh import hemisphere
+from raylib.geometry.subdivision import hemisphere
 from raylib.report.choice import write_page_of
 from raylib.report.comparison import matched, run_names
 from raylib.report.training import charts

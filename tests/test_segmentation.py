@@ -8,21 +8,19 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from raylib.config import FaceSettings
-from raylib.detection.detector import FaceDetector, crop_face
+from raylib.detection.alignment import crop_face
+from raylib.detection.detector import FaceDetector
 from raylib.errors import ConfigError
-from raylib.segmentation.segmenter import (
+from raylib.segmentation.labels import (
     FASSEG_COLOURS,
-    FaceSegmenter,
     Label,
     draw_labels,
     face_mask,
-    load_weights,
     occlusion,
     region_fractions,
-    save_weights,
-    shipped_weights,
     snap_to_labels,
 )
+from raylib.segmentation.segmenter import FaceSegmenter, load_weights, save_weights, shipped_weights
 from raylib.segmentation.unet import UNet
 
 

@@ -14,10 +14,12 @@ from raylib.config import SynthesisSettings
 from raylib.errors import ConfigError
 from raylib.geometry.camera import rotation_from_euler_deg
 from raylib.lighting.color import srgb_to_linear
-from raylib.lighting.spherical_harmonics import SphericalHarmonicLight, lambert_transfer, rotate_sh
+from raylib.lighting.lights import SphericalHarmonicLight
+from raylib.lighting.spherical_harmonics import lambert_transfer, rotate_sh
 from raylib.morphable.model import load_prior
 from raylib.render import SoftRenderer, SoftSettings
-from raylib.segmentation.segmenter import FaceSegmenter, Label
+from raylib.segmentation.labels import Label
+from raylib.segmentation.segmenter import FaceSegmenter
 from raylib.synthesis import (
     GENERATOR_VERSION,
     PEOPLE_PER_SPLIT,

@@ -11,7 +11,7 @@ from training_runs import ROOT
 
 from raylib.config import TRAIN_MESHNET, FaceMeshNetSettings, TrainRegressorConfig
 from raylib.morphable.model import load_prior
-from raylib.regressor.predictor import load_weights
+from raylib.regressor.weights import load_weights
 from raylib.runtime.command import parse
 from raylib.training.regressor.cascade import start
 

@@ -10,7 +10,8 @@ from raylib.datasets.fasseg import list_fasseg
 from raylib.datasets.occluders import cover_face, occluder_mask
 from raylib.errors import ConfigError
 from raylib.evaluation.segmentation import ImageResult, markdown, run_evaluation, summarise
-from raylib.segmentation.segmenter import FaceSegmenter, Label, face_mask, save_weights
+from raylib.segmentation.labels import Label, face_mask
+from raylib.segmentation.segmenter import FaceSegmenter, save_weights
 from raylib.segmentation.unet import UNet
 
 

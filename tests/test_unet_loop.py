@@ -10,7 +10,7 @@ from torch import distributed, multiprocessing
 
 from raylib.datasets.labelled import IGNORE
 from raylib.metrics.segmentation import class_scores
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 from raylib.segmentation.unet import UNet
 from raylib.training.augmentation import Augmentation
 from raylib.training.loop import (

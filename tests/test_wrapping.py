@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from scipy.spatial import cKDTree
 
-from raylib.geometry.mesh import boundary_edges, hemisphere
+from raylib.geometry.mesh import boundary_edges
+from raylib.geometry.subdivision import hemisphere
 from raylib.morphable.ict import LANDMARK_VERTS
 from raylib.morphable.model import REGIONS, load_prior
 from raylib.morphable.registration.build import build_prior, scan_vertices

@@ -14,12 +14,8 @@ from raylib.benchmark.record import outputs
 from raylib.config import BenchmarkPicturesConfig
 from raylib.geometry.camera import Camera, focal_from_fov, rotation_from_euler_deg
 from raylib.geometry.mesh import vertex_normals
-from raylib.lighting.spherical_harmonics import (
-    SphericalHarmonicLight,
-    lambert_transfer,
-    self_shadow_transfer,
-    sh_basis,
-)
+from raylib.lighting.lights import SphericalHarmonicLight
+from raylib.lighting.spherical_harmonics import lambert_transfer, self_shadow_transfer, sh_basis
 from raylib.morphable.model import LinearFaceModel, load_prior
 from raylib.render import SoftRenderer, SoftSettings
 

@@ -33,8 +33,10 @@ from pytorch3d.structures import Meshes
 from raylib.benchmark.record import outputs, write_record
 from raylib.config import BenchmarkRenderConfig
 from raylib.geometry.camera import Camera
-from raylib.geometry.mesh import hemisphere, vertex_normals
-from raylib.lighting.spherical_harmonics import SphericalHarmonicLight, self_shadow_transfer
+from raylib.geometry.mesh import vertex_normals
+from raylib.geometry.subdivision import hemisphere
+from raylib.lighting.lights import SphericalHarmonicLight
+from raylib.lighting.spherical_harmonics import self_shadow_transfer
 from raylib.render import SoftRenderer, SoftSettings, pytorch3d_backend, rasterize_face_verts
 
 _SIGMA, _GAMMA, _ZFAR = 1e-4, 1e-4, 100.0  # PyTorch3D's usual softness, in its units

@@ -150,7 +150,7 @@ class FaceMeshNetSettings:
 
     @property
     def architecture(self) -> dict[str, object]:
-        """What `raylib.regressor.predictor.build_network` needs."""
+        """What `raylib.regressor.weights.build_network` needs."""
         return {
             "widths": list(self.widths), "graph_widths": list(self.graph_widths),
             "hidden": self.hidden, "blocks": self.blocks,

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
-from raylib.detection.detector import FaceDetector, crop_face, steady
+from raylib.detection.alignment import crop_face, reduced
+from raylib.detection.detector import FaceDetector, steady
 from raylib.errors import ImageError
 from raylib.io.images import decode
-from raylib.segmentation.segmenter import FaceSegmenter, Label
+from raylib.segmentation.labels import Label
+from raylib.segmentation.segmenter import FaceSegmenter
 
 _CROP_PX = 256
 """Side of a crop before it is reduced to the network's size; what the U-Net sees."""
@@ -29,7 +30,7 @@ class FaceSet:
 
     Attributes:
         images: sRGB.
-        labels: `segmentation.segmenter.Label`; what lies outside a photograph is background.
+        labels: `segmentation.labels.Label`; what lies outside a photograph is background.
     """
 
     images: UInt8[np.ndarray, "n s s 3"]
@@ -82,15 +83,6 @@ def cached(folder: Path, key: dict[str, Any], make: Callable[[], FaceSet]) -> Fa
         np.savez(file, images=faces.images, labels=faces.labels)
     partial.replace(path)
     return faces
-
-
-def reduced(
-    image: UInt8[np.ndarray, "h w 3"], labels: UInt8[np.ndarray, "h w"], size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], UInt8[np.ndarray, "s s"]]:
-    """Returns a square crop and its label map at the size of a network's input."""
-    small = Image.fromarray(image).resize((size, size), Image.Resampling.BOX, reducing_gap=None)
-    marks = Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(small), np.asarray(marks)
 
 
 def labelled_face(photo: LabelledPhoto, size: int, detector: FaceDetector | None) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from raylib.datasets.labelled import LabelledPhoto, Listing
 from raylib.errors import ConfigError
-from raylib.segmentation.segmenter import snap_to_labels
+from raylib.segmentation.labels import snap_to_labels
 
 VERSIONS = ("V1", "V2", "V3")
 _SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png")

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from raylib.errors import ConfigError
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 IGNORE = 255
 """Label of pixels that count neither in a loss nor in a metric (outside the photograph)."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from raylib.segmentation.segmenter import Label, face_mask
+from raylib.segmentation.labels import Label, face_mask
 
 
 def _distance(

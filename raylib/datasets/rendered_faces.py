@@ -16,11 +16,11 @@ from torch import Tensor
 from raylib.datasets.face_set import FaceSet
 from raylib.geometry.camera import Camera, rotation_from_euler_deg
 from raylib.lighting.color import linear_to_srgb
-from raylib.lighting.spherical_harmonics import SphericalHarmonicLight
+from raylib.lighting.lights import SphericalHarmonicLight
 from raylib.morphable.model import REGIONS, LinearFaceModel, load_prior
 from raylib.render import SoftRenderer, SoftSettings, rasterize_pixels
 from raylib.runtime.progress import watched
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 _LABEL_OF_REGION = {
     "skin": Label.SKIN,

@@ -67,27 +67,6 @@ class Face:
     mirror_error: float = 0.0
 
 
-@dataclass(frozen=True)
-class FaceCrop:
-    """An upright square crop around a face, with its way back to the photograph.
-
-    Attributes:
-        rgb: pixels; what lies outside the photograph repeats its border.
-        to_photo: affine map from crop to photograph, pixels to pixels: `photo = to_photo @ (x, y, 1)`.
-    """
-
-    rgb: UInt8[np.ndarray, "s s 3"]
-    to_photo: Float[np.ndarray, "2 3"]
-
-    def points_to_photo(self, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-        """Returns points of the crop in the photograph."""
-        return points @ self.to_photo[:, :2].T + self.to_photo[:, 2]
-
-    def points_from_photo(self, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
-        """Returns points of the photograph in the crop."""
-        return np.linalg.solve(self.to_photo[:, :2], (points - self.to_photo[:, 2]).T).T
-
-
 def dlib_file(name: str) -> Path:
     """Returns the path of one of dlib's trained files.
 
@@ -280,7 +259,7 @@ class UprightPatch:
         matrix = np.concatenate([linear, (centre - linear @ (size / 2, size / 2))[:, None]], axis=1)
         low, high = (size - _PATCH_BOX_PX) / 2, (size + _PATCH_BOX_PX) / 2
         inside = np.array([low, low, high, high], dtype=np.float32)
-        return UprightPatch(_sampled(rgb, matrix, size, Image.Resampling.BILINEAR), inside, matrix)
+        return UprightPatch(sampled(rgb, matrix, size, Image.Resampling.BILINEAR), inside, matrix)
 
     def to_photo(self, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
         """Returns points of the patch in the photograph."""
@@ -296,7 +275,7 @@ def _size(landmarks: np.ndarray) -> float:
     return math.sqrt(max(float(np.prod(np.ptp(landmarks, axis=0))), 1.0))
 
 
-def _level(landmarks: np.ndarray) -> np.ndarray:
+def level(landmarks: np.ndarray) -> np.ndarray:
     """Returns the unit vector from the right eye to the left of an upright head, corrected by eyes and mouth."""
     eye_right, eye_left = landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)
     across, down = eye_left - eye_right, (landmarks[48] + landmarks[54] - eye_right - eye_left) / 2
@@ -306,7 +285,7 @@ def _level(landmarks: np.ndarray) -> np.ndarray:
 
 
 def _roll_deg(landmarks: np.ndarray) -> float:
-    across = _level(landmarks)
+    across = level(landmarks)
     return math.degrees(math.atan2(float(across[1]), float(across[0])))
 
 
@@ -325,42 +304,7 @@ def _box(rect: dlib.rectangle, scale: float) -> np.ndarray:
     return (corners + 0.5) * np.float32(scale)
 
 
-def crop_transform(landmarks: Float[np.ndarray, "68 2"], size: int, widen: float = 1.0) -> Float[np.ndarray, "2 3"]:
-    """Returns the map from an aligned crop of `size` x `size` pixels to the photograph.
-
-    Upright means that the line between the eyes, corrected by the one from eyes to mouth, is level. At
-    `widen` = 1 the crop's side is 4 distances between the eyes' centres, or 3.6 from the eyes to the mouth if that
-    is more, and holds the head with hair and chin; the construction follows Karras et al. 2019, appendix C, which
-    keeps its size as the head turns.
-    """
-    eye_right, eye_left = landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0)
-    eyes = (eye_right + eye_left) / 2
-    mouth = (landmarks[48] + landmarks[54]) / 2
-    across, down = eye_left - eye_right, mouth - eyes
-    direction = _level(landmarks)
-    half = widen * max(2.0 * float(np.linalg.norm(across)), 1.8 * float(np.linalg.norm(down)), 1.0)
-    ex, ey = direction * half, np.array([-direction[1], direction[0]]) * half
-    centre = eyes + 0.1 * down
-    linear = np.stack([ex, ey], axis=1) * (2.0 / size)
-    return np.concatenate([linear, (centre - ex - ey)[:, None]], axis=1).astype(np.float64)
-
-
-def crop_face(
-    rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"], size: int = 256, widen: float = 1.0
-) -> FaceCrop:
-    """Returns the aligned crop around a face, smoothed before it is reduced.
-
-    Args:
-        rgb: photograph.
-        landmarks: the face's 68 points in it.
-        size: side of the crop in pixels.
-        widen: see `crop_transform`.
-    """
-    to_photo = crop_transform(landmarks, size, widen)
-    return FaceCrop(_sampled(rgb, to_photo, size, Image.Resampling.BICUBIC), to_photo)
-
-
-def _sampled(rgb: np.ndarray, to_photo: np.ndarray, size: int, how: Image.Resampling) -> np.ndarray:
+def sampled(rgb: np.ndarray, to_photo: np.ndarray, size: int, how: Image.Resampling) -> np.ndarray:
     """Returns a square of `size` pixels that shows where an affine map takes it, smoothed before it is reduced."""
     pixels_per_pixel = float(np.linalg.norm(to_photo[:, 0]))
     corners = np.array([[0, 0, 1], [size, 0, 1], [0, size, 1], [size, size, 1]]) @ to_photo.T

@@ -18,7 +18,7 @@ from raylib.evaluation.faces import Method, Prediction, TrueFace
 from raylib.evaluation.results import model_landmarks
 from raylib.fitting.landmarks import LandmarkFitter
 from raylib.geometry.camera import FRONTAL, Camera, focal_from_fov
-from raylib.morphable.canonical import similarity
+from raylib.geometry.similarity import similarity
 from raylib.morphable.model import LinearFaceModel, load_prior
 from raylib.morphable.readers import load_model
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from raylib.geometry.camera import Camera
+from raylib.geometry.closest import surface_normals
 from raylib.lighting.color import linear_to_srgb, srgb_to_linear
 from raylib.lighting.spherical_harmonics import lambert_transfer, self_shadow_transfer
-from raylib.metrics.scan_error import surface_normals
 from raylib.render import rasterize_pixels
 
 

@@ -37,7 +37,7 @@ class TrueAppearance:
         light_sh: surroundings as spherical harmonics, without the lamp.
         lamp_direction: unit vector towards a lamp.
         lamp_color: what a white matte surface that faces the lamp reflects; 0 without one.
-        labels: what each pixel of the picture shows (`segmentation.segmenter.Label`).
+        labels: what each pixel of the picture shows (`segmentation.labels.Label`).
         person: faces of one person in one pose and expression, differently lit, share it.
     """
 

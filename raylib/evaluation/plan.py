@@ -6,17 +6,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from raylib.config import EvaluateAppearanceConfig, EvaluatePicturesConfig, EvaluateShapeConfig
+from raylib.config import (
+    EvaluateAppearanceConfig,
+    EvaluatePicturesConfig,
+    EvaluateSegmentationConfig,
+    EvaluateShapeConfig,
+)
 from raylib.config.evaluate import FacesToJudge
 from raylib.errors import ConfigError
 from raylib.evaluation.baselines import chosen_methods
 from raylib.evaluation.results import ResultsFolder
 from raylib.evaluation.scans import landmark_files
+from raylib.evaluation.segmentation import chosen_photos
 from raylib.evaluation.truth import are_scans
 from raylib.io.imagenet_weights import weights_plan
 from raylib.metrics.lpips import load_lpips
 from raylib.runtime.progress import say
 from raylib.synthesis.parquet import SyntheticDataset
+from raylib.training.plans import say_outputs
 
 
 def print_shape_plan(config: EvaluateShapeConfig, console: Console) -> None:
@@ -73,3 +80,18 @@ def _say_results(config: FacesToJudge, console: Console) -> None:
     for name, uri in config.result_folders.items():
         faces = len(ResultsFolder(name, uri, config.storage_options))
         say(console, f"would measure {name}: {faces} reconstructions in {uri}")
+
+
+def print_segmentation_plan(config: EvaluateSegmentationConfig, console: Console) -> None:
+    """Says which photographs an evaluation of the segmentation would see.
+
+    Raises:
+        ConfigError: data or weights are not what the configuration says.
+    """
+    photos, left_out = chosen_photos(config)
+    sets = sorted({photo.dataset for photo in photos})
+    counts = ", ".join(f"{sum(photo.dataset == name for photo in photos)} of {name}" for name in sets)
+    say(console, f"would segment {counts or 'nothing'}; split {config.split}, framing {config.framing}")
+    if left_out:
+        say(console, f"{len(left_out)} files of the folders are left out")
+    say_outputs(config.out, ("segmentation.json", "segmentation.md", "segmentation.png"), console)

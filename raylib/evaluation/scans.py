@@ -31,7 +31,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from raylib.errors import ConfigError
-from raylib.metrics.scan_error import NOSE_TIP
+from raylib.geometry.landmarks68 import NOSE_TIP
 
 Array = NDArray[Any]
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image
 
 from raylib.config import EvaluateSegmentationConfig, FaceSettings
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
 from raylib.datasets.occluders import cover_face
 from raylib.datasets.segmentation_sets import split_photos
-from raylib.detection.detector import FaceDetector, crop_face
+from raylib.detection.alignment import crop_face
+from raylib.detection.detector import FaceDetector
 from raylib.errors import ConfigError
 from raylib.metrics.bootstrap import measure, text, text_interval
 from raylib.metrics.segmentation import (
@@ -31,7 +31,9 @@ from raylib.metrics.segmentation import (
 )
 from raylib.runtime.progress import watched
 from raylib.runtime.provenance import environment, sha256
-from raylib.segmentation.segmenter import FaceSegmenter, Label, draw_labels, shipped_weights
+from raylib.segmentation.labels import Label
+from raylib.segmentation.segmenter import FaceSegmenter, shipped_weights
+from raylib.training.segmentation.pictures import comparison_row, contact_sheet
 
 NAMES = [label.name.lower() for label in Label]
 _log = logging.getLogger(__name__)
@@ -107,32 +109,6 @@ def evaluate_photos(
         )
         rows.append(comparison_row(image, guess, labels))
     return results, rows
-
-
-def comparison_row(
-    image: UInt8[np.ndarray, "h w 3"],
-    guess: UInt8[np.ndarray, "h w"],
-    truth: UInt8[np.ndarray, "h w"],
-    side: int = 160,
-) -> UInt8[np.ndarray, "r c 3"]:
-    """Returns photograph, prediction and truth side by side, each scaled into a square of `side` pixels."""
-    drawn = draw_labels(np.where(truth == IGNORE, 0, truth).astype(np.uint8))
-    row = Image.new("RGB", (3 * side, side))
-    for column, picture in enumerate((image, draw_labels(guess), drawn)):
-        tile = Image.fromarray(picture)
-        tile.thumbnail((side, side), Image.Resampling.BILINEAR if column == 0 else Image.Resampling.NEAREST)
-        row.paste(tile, (column * side + (side - tile.width) // 2, (side - tile.height) // 2))
-    return np.asarray(row)
-
-
-def contact_sheet(rows: list[UInt8[np.ndarray, "r c 3"]], columns: int = 3) -> Image.Image:
-    """Returns rows of photograph, prediction and truth laid out in some columns."""
-    height = math.ceil(len(rows) / columns)
-    tall, wide = rows[0].shape[:2]
-    sheet = Image.new("RGB", (columns * (wide + 8), height * (tall + 4)), "white")
-    for index, row in enumerate(rows):
-        sheet.paste(Image.fromarray(row), (index % columns * (wide + 8), index // columns * (tall + 4)))
-    return sheet
 
 
 def _groups(results: list[ImageResult]) -> dict[str, list[ImageResult]]:

@@ -22,8 +22,8 @@ from raylib.evaluation.faces import TrueAppearance, TrueFace, TruePhoto
 from raylib.evaluation.scans import LandmarkedMesh, landmark_files, read_landmarked
 from raylib.evaluation.shape.regions import anchors, surface_samples
 from raylib.geometry.camera import Camera
+from raylib.geometry.closest import surface_normals, unit
 from raylib.io.images import decode
-from raylib.metrics.scan_error import surface_normals, unit
 from raylib.morphable.model import load_prior
 from raylib.runtime.progress import watched
 from raylib.synthesis.parquet import SyntheticDataset

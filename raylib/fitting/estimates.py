@@ -24,9 +24,9 @@ class FaceBatch:
         landmarks_px: detected landmarks in the photograph (Multi-PIE / iBUG order).
         focal_px: focal lengths that are known or assumed.
         principal_px: principal points (x, y).
-        crops: aligned crops (see `detection.detector.crop_face`), sRGB.
+        crops: aligned crops (see `detection.alignment.crop_face`), sRGB.
         crop_to_photo: affine maps from crop to photograph.
-        labels: label maps of the crops (`segmentation.segmenter.Label`), or None without segmentation.
+        labels: label maps of the crops (`segmentation.labels.Label`), or None without segmentation.
     """
 
     landmarks_px: Float[Tensor, "b 68 2"]

@@ -17,11 +17,11 @@ from torch import Tensor
 from raylib.config import FitSettings
 from raylib.errors import ConfigError
 from raylib.geometry.camera import Camera, rotation_from_vector
+from raylib.geometry.landmarks68 import OUTER_EYE
 from raylib.morphable.model import LinearFaceModel
 
 JAW = 17
 """Landmarks 0..16 are the jaw line."""
-OUTER_EYE = (36, 45)
 
 _STEPS = 2  # Gauss-Newton steps between two choices of the jaw's vertices
 _LEAST_MODE_MM = 0.03  # combinations of identity modes that move the landmarks by less stay at zero

@@ -7,10 +7,16 @@ what was found.
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from dataclasses import dataclass
 
-from raylib.kernels.threads import KERNEL
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numba import njit
+from numpy import ndarray
+
+from raylib.geometry.mesh import vertex_normals
+from raylib.kernels.threads import KERNEL, run_parts, thread_count
 
 _LEAF = 4  # triangles in a leaf, at most
 
@@ -147,3 +153,67 @@ def closest_points(part, parts, points, triangles, order, first, last, boxes, fa
                 top += 1
         face[i], distance2[i] = best_face, best
         bary[i, 0], bary[i, 1], bary[i, 2] = b0, b1, b2
+
+
+@dataclass(frozen=True)
+class Closest:
+    """Points of a surface.
+
+    Attributes:
+        face: triangle of each.
+        bary: barycentric coordinates in it.
+        point: position.
+        distance: distance from the point that was asked for.
+    """
+
+    face: Int[ndarray, " n"]
+    bary: Float[ndarray, "n 3"]
+    point: Float[ndarray, "n 3"]
+    distance: Float[ndarray, " n"]
+
+
+class MeshSurface:
+    """A triangle mesh prepared for closest-point queries.
+
+    Args:
+        verts: vertices.
+        faces: triangles, at least one.
+    """
+
+    def __init__(self, verts: Float[ndarray, "v 3"], faces: Int[ndarray, "f 3"]):
+        self.verts, self.faces = np.asarray(verts, dtype=np.float64), np.asarray(faces)
+        self._triangles = np.ascontiguousarray(self.verts[self.faces])
+        self._tree = build_tree(self._triangles)
+
+    def closest(self, points: Float[ndarray, "n 3"], near: Int[ndarray, " n"] | None = None) -> Closest:
+        """Returns the closest point of the surface for each point.
+
+        Args:
+            points: where to look from.
+            near: a triangle for each point that is probably near; shortens the search.
+        """
+        points = np.ascontiguousarray(points, dtype=np.float64)
+        face = np.full(len(points), -1) if near is None else np.array(near, dtype=np.int64)
+        bary, distance2 = np.empty((len(points), 3)), np.empty(len(points))
+        run_parts(closest_points, thread_count(), points, self._triangles, *self._tree, face, bary, distance2)
+        return Closest(face, bary, np.einsum("nk,nkd->nd", bary, self._triangles[face]), np.sqrt(distance2))
+
+    def distance(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, " n"]:
+        """Returns the distance of each point from the surface."""
+        return self.closest(points).distance
+
+    def normals_at(self, found: Closest) -> Float[ndarray, "n 3"]:
+        """Returns unit normals at points of the surface, interpolated between its vertices."""
+        normals = surface_normals(self.verts, self.faces)
+        return unit(np.einsum("nk,nkd->nd", found.bary, normals[self.faces[found.face]]))
+
+
+def unit(vectors: Float[ndarray, "*n 3"]) -> Float[ndarray, "*n 3"]:
+    """Returns vectors of length one; a vector without length stays zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
+
+
+def surface_normals(verts: Float[ndarray, "v 3"], faces: Int[ndarray, "f 3"]) -> Float[ndarray, "v 3"]:
+    """Returns unit normals of the vertices, see `mesh.vertex_normals`."""
+    verts = np.asarray(verts, dtype=np.float64)
+    return vertex_normals(torch.from_numpy(verts)[None], torch.from_numpy(faces))[0].numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -27,54 +26,8 @@ class FaceMesh:
     colors: Float[Tensor, "v 3"] | None = None
 
 
-@dataclass(frozen=True)
-class Subdivision:
-    """A mesh made by splitting every edge at its middle several times; each level's vertices come first in the next.
-
-    Attributes:
-        verts: positions on the unit sphere.
-        faces: triangles of the finest level, counter-clockwise seen from outside.
-        level_sizes: number of vertices of each level, coarsest first; a level is `verts[: level_sizes[i]]`.
-        level_faces: triangles of each level, coarsest first.
-        parents: the two ends of the edge whose middle a vertex is; a vertex of the coarsest level names itself twice.
-    """
-
-    verts: Float[Tensor, "v 3"]
-    faces: Int[Tensor, "f 3"]
-    level_sizes: tuple[int, ...]
-    level_faces: tuple[Int[Tensor, "_ 3"], ...]
-    parents: Int[Tensor, "v 2"]
-
-
-@lru_cache(maxsize=8)
-def hemisphere(levels: int = 5) -> Subdivision:
-    """Returns the paper's template: the upper half of an octahedron, subdivided and pushed to the unit sphere.
-
-    The pole points to +z and the four first vertices lie on the rim at +x, +y, -x and -y, so that the planes x = 0
-    and y = 0 run along edges. Five levels give 2113 vertices, 4096 triangles and a rim of 128 edges.
-
-    Args:
-        levels: number of subdivisions; `2 * 4^levels + 2 * 2^levels + 1` vertices.
-    """
-    verts = torch.tensor([[1.0, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, 1]], dtype=torch.float64)
-    faces = torch.tensor([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4]])
-    parents = torch.arange(5)[:, None].expand(5, 2)
-    sizes, level_faces = [5], [faces]
-    for _ in range(levels):
-        edges, edge_of_side = _edges_of_sides(faces)
-        middle = torch.nn.functional.normalize(verts[edges].sum(1), dim=1)
-        m = edge_of_side + len(verts)  # vertices in the middle of the sides ab, bc, ca
-        a, b, c = faces.unbind(1)
-        ab, bc, ca = m.unbind(1)
-        quarters = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
-        faces = torch.stack([torch.stack(q, dim=1) for q in quarters], dim=1).reshape(-1, 3)
-        verts, parents = torch.cat([verts, middle]), torch.cat([parents, edges])
-        sizes.append(len(verts))
-        level_faces.append(faces)
-    return Subdivision(verts.float(), faces, tuple(sizes), tuple(level_faces), parents.contiguous())
-
-
-def _edges_of_sides(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, "e 2"], Int[Tensor, "f 3"]]:
+def edges_of_sides(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, "e 2"], Int[Tensor, "f 3"]]:
+    """Returns each edge once, and the edge that each side of each triangle is."""
     sides = torch.stack([faces, faces.roll(-1, dims=1)], dim=2).sort(dim=2).values
     edges, index = torch.unique(sides.reshape(-1, 2), dim=0, return_inverse=True)
     return edges, index.reshape(-1, 3)
@@ -82,12 +35,12 @@ def _edges_of_sides(faces: Int[Tensor, "f 3"]) -> tuple[Int[Tensor, "e 2"], Int[
 
 def unique_edges(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "e 2"]:
     """Returns each edge once, the smaller vertex first, in lexicographic order."""
-    return _edges_of_sides(faces)[0]
+    return edges_of_sides(faces)[0]
 
 
 def boundary_edges(faces: Int[Tensor, "f 3"]) -> Int[Tensor, "e 2"]:
     """Returns the edges that only one triangle has, directed as that triangle runs through them."""
-    _, edge_of_side = _edges_of_sides(faces)
+    _, edge_of_side = edges_of_sides(faces)
     count = torch.bincount(edge_of_side.flatten())
     directed = torch.stack([faces, faces.roll(-1, dims=1)], dim=2)
     return directed[count[edge_of_side] == 1]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
+import trimesh
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from raylib.lighting.color import srgb_to_linear
 
@@ -188,3 +191,20 @@ def _container(document: dict[str, object], binary: bytes) -> bytes:
 def _unit(normals: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     return np.where(length > 1e-12, normals / np.maximum(length, 1e-12), [0.0, 0.0, 1.0]).astype(np.float32)
+
+
+def write_mesh(
+    path: Path, verts: Float[Tensor, "v 3"], faces: Tensor, colors: Float[Tensor, "v 3"] | None = None
+) -> None:
+    """Writes a mesh with vertex colours as OBJ and GLB beside each other, in the template's own unit.
+
+    Args:
+        path: without an ending.
+        verts: vertices.
+        faces: triangles.
+        colors: of the vertices, 0..1, or None.
+    """
+    painted = None if colors is None else (colors.clamp(0, 1) * 255).byte().numpy()
+    mesh = trimesh.Trimesh(verts.numpy(), faces.numpy(), vertex_colors=painted, process=False)
+    for ending in (".obj", ".glb"):
+        mesh.export(path.with_suffix(ending))

@@ -18,14 +18,11 @@ light's coefficients. Where nothing is in the way they are A_l / pi times the ha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from raylib.geometry.visibility import visible_directions
 from raylib.lighting.kernels import Polynomials
@@ -58,7 +55,7 @@ _LAMBERT = (1.0, 2 / 3, 2 / 3, 2 / 3, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4)
 
 
 @lru_cache(maxsize=8)
-def _polynomials(dtype: torch.dtype, device: torch.device, lambert: bool) -> Float[Tensor, "10 9"]:
+def harmonic_polynomials(dtype: torch.dtype, device: torch.device, lambert: bool) -> Float[Tensor, "10 9"]:
     """The table above as a tensor, which takes longer to make than most of what is done with it."""
     with torch.inference_mode(False):  # a tensor made within could never be trained with
         table = torch.tensor(_POLYNOMIALS, dtype=torch.float64)
@@ -66,11 +63,13 @@ def _polynomials(dtype: torch.dtype, device: torch.device, lambert: bool) -> Flo
 
 
 def _harmonics(directions: Float[Tensor, "*n 3"], lambert: bool) -> Float[Tensor, "*n 9"]:
-    table = _polynomials(directions.dtype, directions.device, lambert)
-    return _evaluated(directions.reshape(1, -1, 3), table[None]).reshape(*directions.shape[:-1], N_SH)
+    table = harmonic_polynomials(directions.dtype, directions.device, lambert)
+    return evaluate_polynomials(directions.reshape(1, -1, 3), table[None]).reshape(*directions.shape[:-1], N_SH)
 
 
-def _evaluated(directions: Float[Tensor, "g n 3"], tables: Float[Tensor, "g 10 k"]) -> Float[Tensor, "g n k"]:
+def evaluate_polynomials(
+    directions: Float[Tensor, "g n 3"], tables: Float[Tensor, "g 10 k"]
+) -> Float[Tensor, "g n k"]:
     """Returns polynomials of unit vectors; a table has a row for each monomial, as `_POLYNOMIALS`."""
     if directions.device.type == "cpu" and directions.dtype == tables.dtype == torch.float32:
         return Polynomials.apply(directions, tables)
@@ -134,123 +133,3 @@ def rotate_sh(coefficients: Float[Tensor, "b 9 c"], R: Float[Tensor, "b 3 3"]) -
     directions = sphere_directions(32).to(R)
     turned = sh_basis(directions @ R) @ coefficients  # radiance from d of the turned light is that from R^T d
     return torch.linalg.pinv(sh_basis(directions)) @ turned
-
-
-@runtime_checkable
-class Light(Protocol):
-    """Anything that lights a surface."""
-
-    def diffuse(
-        self,
-        points: Float[Tensor, "b n 3"],
-        normals: Float[Tensor, "b n 3"],
-        transfer: Float[Tensor, "b n 9"] | None = None,
-    ) -> Float[Tensor, "b n 3"]:
-        """Returns the shading of matte white points: multiply by the albedo."""
-
-    def specular(
-        self, points: Float[Tensor, "b n 3"], normals: Float[Tensor, "b n 3"], eye: Float[Tensor, "b 3"]
-    ) -> Float[Tensor, "b n 3"] | None:
-        """Returns the highlight to add, or None where the light makes none."""
-
-
-@dataclass(frozen=True)
-class SphericalHarmonicLight:
-    """Smooth light from everywhere.
-
-    Attributes:
-        coefficients: radiance, nine harmonics a channel.
-    """
-
-    coefficients: Float[Tensor, "b 9 3"]
-
-    def diffuse(
-        self,
-        points: Float[Tensor, "b n 3"],
-        normals: Float[Tensor, "b n 3"],
-        transfer: Float[Tensor, "b n 9"] | None = None,
-    ) -> Float[Tensor, "b n 3"]:
-        """Returns the shading of matte white points, with self-shadow where `transfer` carries it."""
-        if transfer is not None:
-            return transfer @ self.coefficients
-        # Under one light the nine harmonics are three polynomials, a channel each.
-        table = _polynomials(normals.dtype, normals.device, True)
-        return _evaluated(normals, (table @ self.coefficients).expand(len(normals), -1, -1))
-
-    def specular(
-        self, points: Float[Tensor, "b n 3"], normals: Float[Tensor, "b n 3"], eye: Float[Tensor, "b 3"]
-    ) -> None:
-        """Returns None: nine harmonics are too smooth for a highlight."""
-        return
-
-
-@dataclass(frozen=True)
-class PhongLight:
-    """A light at a point or from a direction, with the Phong model (Phong 1975) as PyTorch3D evaluates it.
-
-    Color = albedo * (ambient + diffuse max(n.l, 0)) + specular max(v.r, 0)^shininess, the last where n.l > 0.
-
-    Attributes:
-        position: of the light, or the direction towards it where `directional`.
-        ambient: light from everywhere.
-        diffuse_color: light on matte surfaces.
-        specular_color: light in highlights.
-        directional: whether the light is infinitely far.
-        shininess: exponent of the highlight.
-    """
-
-    position: Float[Tensor, "b 3"]
-    ambient: Float[Tensor, "b 3"]
-    diffuse_color: Float[Tensor, "b 3"]
-    specular_color: Float[Tensor, "b 3"]
-    directional: bool = False
-    shininess: float = 64.0
-
-    def towards(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
-        """Returns unit vectors from points to the light."""
-        towards = self.position[:, None].expand_as(points) if self.directional else self.position[:, None] - points
-        return normalize(towards, dim=-1)
-
-    def diffuse(
-        self,
-        points: Float[Tensor, "b n 3"],
-        normals: Float[Tensor, "b n 3"],
-        transfer: Float[Tensor, "b n 9"] | None = None,
-    ) -> Float[Tensor, "b n 3"]:
-        """Returns the shading of matte white points; `transfer` does not apply to light from one place."""
-        cosine = torch.relu((normals * self.towards(points)).sum(-1, keepdim=True))
-        return self.ambient[:, None] + self.diffuse_color[:, None] * cosine
-
-    def specular(
-        self, points: Float[Tensor, "b n 3"], normals: Float[Tensor, "b n 3"], eye: Float[Tensor, "b 3"]
-    ) -> Float[Tensor, "b n 3"]:
-        """Returns the highlight seen from `eye`."""
-        towards = self.towards(points)
-        cosine = (normals * towards).sum(-1, keepdim=True)
-        mirrored = 2 * cosine * normals - towards
-        view = normalize(eye[:, None] - points, dim=-1)
-        alignment = torch.relu((view * mirrored).sum(-1, keepdim=True)) * (cosine > 0)
-        return self.specular_color[:, None] * alignment**self.shininess
-
-
-def shade(
-    light: Light,
-    albedo: Float[Tensor, "b n 3"],
-    points: Float[Tensor, "b n 3"],
-    normals: Float[Tensor, "b n 3"],
-    eye: Float[Tensor, "b 3"],
-    transfer: Float[Tensor, "b n 9"] | None = None,
-) -> Float[Tensor, "b n 3"]:
-    """Returns the colors of lit points.
-
-    Args:
-        light: the light.
-        albedo: share of light that each point reflects, per channel.
-        points: positions, for lights at a finite distance.
-        normals: unit normals.
-        eye: where the camera stands, for highlights.
-        transfer: transfer coefficients with self-shadow, for light given in spherical harmonics.
-    """
-    color = albedo * light.diffuse(points, normals, transfer)
-    highlight = light.specular(points, normals, eye)
-    return color if highlight is None else color + highlight

@@ -12,125 +12,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from raylib.geometry.closest import build_tree, closest_points
-from raylib.geometry.mesh import vertex_normals
-from raylib.kernels.threads import run_parts, thread_count
-from raylib.morphable.canonical import similarity
+from raylib.geometry.closest import Closest, MeshSurface, unit
+from raylib.geometry.landmarks68 import ALIGNMENT_LANDMARKS, NOSE_TIP
+from raylib.geometry.similarity import Alignment
 
 Array = NDArray[Any]
 
-ALIGNMENT_LANDMARKS = (36, 39, 42, 45, 33, 48, 54)
-"""Eye corners, base of the nose and mouth corners among the 68 landmarks."""
-NOSE_TIP = 30
 FACE_RADIUS_MM = 95.0
 
 _STEPS = 60
 _POINTS = 1500
 _STILL = 3e-4  # the alignment is found when a step lowers the squared distances by less than this share
 _LEAST_DAMPING = 1e-3
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """A similarity `scale * R @ x + T`.
-
-    Attributes:
-        scale: factor.
-        R: rotation.
-        T: translation.
-    """
-
-    scale: float
-    R: Float[ndarray, "3 3"]
-    T: Float[ndarray, " 3"]
-
-    def apply(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:
-        """Returns the points moved."""
-        return self.scale * points @ self.R.T + self.T
-
-    def undo(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:
-        """Returns the points moved back."""
-        return (points - self.T) @ self.R / self.scale
-
-    @staticmethod
-    def identity() -> Alignment:
-        """Returns the motion that moves nothing."""
-        return Alignment(1.0, np.eye(3), np.zeros(3))
-
-    @staticmethod
-    def of_points(source: Float[ndarray, "n 3"], target: Float[ndarray, "n 3"], with_scale: bool = True) -> Alignment:
-        """Returns the motion with least squared error from `source` to `target`, whose rows correspond."""
-        scale, R, T = similarity(source, target)
-        return Alignment(scale, R, T) if with_scale else Alignment(1.0, R, target.mean(0) - R @ source.mean(0))
-
-
-@dataclass(frozen=True)
-class Closest:
-    """Points of a surface.
-
-    Attributes:
-        face: triangle of each.
-        bary: barycentric coordinates in it.
-        point: position.
-        distance: distance from the point that was asked for.
-    """
-
-    face: Int[ndarray, " n"]
-    bary: Float[ndarray, "n 3"]
-    point: Float[ndarray, "n 3"]
-    distance: Float[ndarray, " n"]
-
-
-class MeshSurface:
-    """A triangle mesh prepared for closest-point queries.
-
-    Args:
-        verts: vertices.
-        faces: triangles, at least one.
-    """
-
-    def __init__(self, verts: Float[ndarray, "v 3"], faces: Int[ndarray, "f 3"]):
-        self.verts, self.faces = np.asarray(verts, dtype=np.float64), np.asarray(faces)
-        self._triangles = np.ascontiguousarray(self.verts[self.faces])
-        self._tree = build_tree(self._triangles)
-
-    def closest(self, points: Float[ndarray, "n 3"], near: Int[ndarray, " n"] | None = None) -> Closest:
-        """Returns the closest point of the surface for each point.
-
-        Args:
-            points: where to look from.
-            near: a triangle for each point that is probably near; shortens the search.
-        """
-        points = np.ascontiguousarray(points, dtype=np.float64)
-        face = np.full(len(points), -1) if near is None else np.array(near, dtype=np.int64)
-        bary, distance2 = np.empty((len(points), 3)), np.empty(len(points))
-        run_parts(closest_points, thread_count(), points, self._triangles, *self._tree, face, bary, distance2)
-        return Closest(face, bary, np.einsum("nk,nkd->nd", bary, self._triangles[face]), np.sqrt(distance2))
-
-    def distance(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, " n"]:
-        """Returns the distance of each point from the surface."""
-        return self.closest(points).distance
-
-    def normals_at(self, found: Closest) -> Float[ndarray, "n 3"]:
-        """Returns unit normals at points of the surface, interpolated between its vertices."""
-        normals = surface_normals(self.verts, self.faces)
-        return unit(np.einsum("nk,nkd->nd", found.bary, normals[self.faces[found.face]]))
-
-
-def unit(vectors: Float[ndarray, "*n 3"]) -> Float[ndarray, "*n 3"]:
-    """Returns vectors of length one; a vector without length stays zero."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
-
-
-def surface_normals(verts: Float[ndarray, "v 3"], faces: Int[ndarray, "f 3"]) -> Float[ndarray, "v 3"]:
-    """Returns unit normals of the vertices, see `mesh.vertex_normals`."""
-    verts = np.asarray(verts, dtype=np.float64)
-    return vertex_normals(torch.from_numpy(verts)[None], torch.from_numpy(faces))[0].numpy()
 
 
 def angles_deg(a: Float[ndarray, "n 3"], b: Float[ndarray, "n 3"]) -> Float[ndarray, " n"]:

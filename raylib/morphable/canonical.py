@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from raylib.geometry.landmarks68 import MOUTH_CORNERS, OUTER_EYE
+from raylib.geometry.similarity import similarity
 from raylib.morphable.model import LinearFaceModel
 
 Array = NDArray[Any]
 
-OUTER_EYE = (36, 45)
-MOUTH_CORNERS = (48, 54)
 MOUTH_LEAN_DEG = 12.8
 """How far the line from the outer eye corners to the mouth corners (midpoints) leans out of the face in
 ICT-FaceKit's mean, degrees; fixes the zero of pitch."""
@@ -169,20 +169,6 @@ def transfer_landmarks(reference: LinearFaceModel, mean: Array) -> Array:
     if np.median(distance) > 8.0:
         raise ValueError("its mean is not a face with +y up and +z out of the face")
     return np.asarray(nearest)
-
-
-def similarity(source: Array, target: Array) -> tuple[float, Array, Array]:
-    """Returns scale, rotation and translation with least squared error `scale * R @ source + T - target`.
-
-    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", TPAMI 1991.
-    """
-    mu_s, mu_t = source.mean(0), target.mean(0)
-    s, t = source - mu_s, target - mu_t
-    u, d, vt = np.linalg.svd(t.T @ s)
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    R = (u * sign) @ vt
-    scale = float((d * sign).sum() / (s**2).sum())
-    return scale, R, mu_t - scale * R @ mu_s
 
 
 def _sha256(files: list[Path]) -> str:

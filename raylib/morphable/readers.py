@@ -16,9 +16,10 @@ import scipy.io
 from numpy.typing import NDArray
 
 from raylib.errors import ConfigError
+from raylib.geometry.landmarks68 import OUTER_EYE
 from raylib.morphable import ict
 from raylib.morphable import model as morphable
-from raylib.morphable.canonical import OUTER_EYE, canonical_model, millimetre_scale, transfer_landmarks
+from raylib.morphable.canonical import canonical_model, millimetre_scale, transfer_landmarks
 from raylib.morphable.model import LinearFaceModel
 
 Array = NDArray[Any]

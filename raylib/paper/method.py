@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from raylib.config import PaperSettings, ReconstructConfig
-from raylib.datasets.face_set import reduced
+from raylib.detection.alignment import reduced
 from raylib.fitting.estimates import FaceBatch, FaceEstimates
 from raylib.geometry.camera import Camera
 from raylib.morphable.model import LinearFaceModel, load_prior

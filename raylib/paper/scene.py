@@ -21,10 +21,10 @@ from raylib.config import PaperSettings, SceneSettings
 from raylib.errors import ConfigError
 from raylib.geometry.camera import FRONTAL, Camera
 from raylib.geometry.mesh import FaceMesh
-from raylib.lighting.spherical_harmonics import PhongLight
+from raylib.lighting.lights import PhongLight
 from raylib.paper.meshnet import MeshNetPaper
 from raylib.render import RenderedImage, SoftRenderer, SoftSettings
-from raylib.segmentation.segmenter import draw_labels
+from raylib.segmentation.labels import draw_labels
 
 _Z_FAR = 100.0
 _GAMMA = 1e-4 * (_Z_FAR - 1)  # PyTorch3D's usual 1e-4 between planes 1 and 100, in the template's unit

@@ -14,7 +14,8 @@ import trimesh
 from jaxtyping import Float
 
 from raylib.errors import ConfigError
-from raylib.geometry.mesh import FaceMesh, hemisphere, unique_edges
+from raylib.geometry.mesh import FaceMesh, unique_edges
+from raylib.geometry.subdivision import hemisphere
 
 # The Utah teapot (Martin Newell, 1975) as cubic Bezier patches; z is up here. Body, lid and bottom are surfaces of
 # revolution: radius and height of the control points of their profiles, from the outside of the pot's rim downwards

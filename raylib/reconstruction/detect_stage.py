@@ -19,7 +19,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from raylib.config import FaceSettings
-from raylib.detection.detector import Face, FaceCrop, FaceDetector, crop_face
+from raylib.detection.alignment import FaceCrop, crop_face
+from raylib.detection.detector import Face, FaceDetector
 from raylib.errors import ImageError
 from raylib.io.images import decode
 from raylib.reconstruction.listing import Inputs, Item

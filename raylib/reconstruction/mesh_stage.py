@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from raylib.config import ReconstructConfig
-from raylib.detection.detector import Face, crop_face
+from raylib.detection.alignment import crop_face
+from raylib.detection.detector import Face
 from raylib.errors import RaylibError
 from raylib.fitting.estimates import FaceBatch, FaceEstimates
 from raylib.geometry.camera import FRONTAL, Camera, euler_deg, focal_from_fov
@@ -25,15 +26,8 @@ from raylib.reconstruction.detect_stage import CROP_PX, AnalysedImage, FoundFace
 from raylib.reconstruction.methods import Method
 from raylib.reconstruction.schema import STAGES
 from raylib.refinement.refiner import Refinement, Refiner
-from raylib.segmentation.segmenter import (
-    FaceSegmenter,
-    Label,
-    brow_band,
-    draw_labels,
-    face_mask,
-    occlusion,
-    region_fractions,
-)
+from raylib.segmentation.labels import Label, brow_band, draw_labels, face_mask, occlusion, region_fractions
+from raylib.segmentation.segmenter import FaceSegmenter
 from raylib.texture.preview import PreviewMesh, preview
 from raylib.texture.texturer import Appearance, FaceColors, FaceMask, Texturer, Topology
 

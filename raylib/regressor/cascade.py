@@ -19,7 +19,7 @@ from torch.nn import functional
 from raylib.fitting.crop_space import CropFit, sample_at
 from raylib.geometry.camera import FRONTAL, Camera, rotation_from_vector
 from raylib.morphable.model import LinearFaceModel
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 POSE_STEPS = 6
 """Numbers of a step that are not coefficients: turn, shift, log depth."""

@@ -25,7 +25,7 @@ from raylib.regressor.cascade import FitCascade, descriptor_maps
 from raylib.regressor.network import FaceCorrections, FaceInputs
 from raylib.regressor.novelty import Strangeness
 from raylib.regressor.uncertainty import ErrorTrend
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 Network = Callable[[FaceInputs], FaceCorrections]
 """A network, in whatever arithmetic; geometry around it stays in single precision."""

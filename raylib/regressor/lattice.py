@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raylib.geometry.mesh import hemisphere
+from raylib.geometry.subdivision import hemisphere
 
 
 @lru_cache(maxsize=8)

@@ -3,135 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import fields, replace
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raylib.errors import ConfigError
 from raylib.fitting.crop_space import CropFit
 from raylib.fitting.estimates import FaceBatch, FaceEstimates
 from raylib.fitting.landmarks import OUTER_EYE, LandmarkFit, SlidingLandmarks
 from raylib.geometry.camera import Camera
 from raylib.geometry.mesh import face_areas_normals
-from raylib.morphable.model import LinearFaceModel, load_prior
-from raylib.regressor.cascade import FitCascade
+from raylib.morphable.model import load_prior
 from raylib.regressor.corrections import (
-    IMAGE_CHANNELS,
-    VERTEX_CHANNELS,
     CropEstimate,
-    FitCorrector,
     Network,
-    fit_channels,
 )
-from raylib.regressor.network import FaceCorrections, FaceInputs, FaceMeshNet
-from raylib.regressor.novelty import Strangeness
-from raylib.regressor.uncertainty import ErrorTrend
-from raylib.segmentation.segmenter import Label
+from raylib.regressor.network import FaceCorrections, FaceInputs
+from raylib.regressor.weights import load_weights, shipped_weights
 
 INPUT_PX = 128
 """Side of the crop that the network sees."""
 SEEN_SHARE = 0.7
 """How far albedo follows the photograph's colours where the bare face is seen (see `FitCorrector.seen_albedo`)."""
-_FORMAT = "raylib.face_meshnet.4"
-
-
-def shipped_weights() -> Path:
-    """Returns the weights file that comes with the package."""
-    return Path(str(files("raylib") / "weights" / "meshnet.safetensors"))
-
-
-def build_network(model: LinearFaceModel, architecture: Mapping[str, Any]) -> FaceMeshNet:
-    """Returns an untrained network that corrects fits of a face model; it changes nothing yet.
-
-    Args:
-        model: the face model.
-        architecture: `widths`, `graph_widths`, `hidden` and `blocks` of `FaceMeshNet`.
-    """
-    return FaceMeshNet(
-        image_channels=IMAGE_CHANNELS,
-        vertex_channels=VERTEX_CHANNELS,
-        fit_channels=fit_channels(model),
-        identity_modes=len(model.identity),
-        expression_modes=len(model.expression),
-        **architecture,
-    )
-
-
-def save_weights(
-    network: FaceMeshNet, architecture: Mapping[str, object], corrector: FitCorrector, path: Path
-) -> None:
-    """Writes a network's weights in half precision with all that is needed to use them.
-
-    Args:
-        network: trained network.
-        architecture: what `build_network` made it of.
-        corrector: the cascade and the average albedo that it was trained with, and the face model; the model's hash
-            goes into the file.
-        path: safetensors file.
-    """
-    metadata = {
-        "format": _FORMAT,
-        "architecture": json.dumps(architecture),
-        "labels": ",".join(label.name.lower() for label in Label),
-        "model_sha256": corrector.model.sha256,
-    }
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {f"cascade.{name}": value for name, value in corrector.cascade.__dict__.items()}
-    tensors |= {f"trend.{name}": value for name, value in corrector.trend.__dict__.items()}
-    tensors |= {"mean_albedo": corrector.mean_albedo, "average_sigma": corrector.average_sigma}
-    tensors |= {f"closing.{name}": value for name, value in corrector.closing.__dict__.items()}
-    tensors |= {f"strangeness.{name}": value for name, value in corrector.strangeness.__dict__.items()}
-    # Features' means and deviations are few and span many orders.
-    single = [f"{of}.{name}" for of in ("cascade", "closing") for name in ("means", "spreads", "biases")]
-    single += ["trend.means", "trend.spreads", "strangeness.usual", "strangeness.unit", "strangeness.noise"]
-    kept = {n: t.detach().cpu().to(torch.float32 if n in single else torch.float16) for n, t in tensors.items()}
-    save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path, metadata)
-
-
-def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, FitCorrector]:
-    """Returns the network in a weights file, in single precision, and the corrector that it was trained with.
-
-    Raises:
-        ConfigError: there is no such file, or it holds no network for these labels and this face model.
-    """
-    if not path.is_file():
-        raise ConfigError(f"meshnet weights are {path}, expected a safetensors file there")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ConfigError(f"meshnet weights are {path}, expected a safetensors file: {error}") from error
-    labels = ",".join(label.name.lower() for label in Label)
-    if metadata.get("format") != _FORMAT or metadata.get("labels") != labels:
-        found = metadata.get("format"), metadata.get("labels")
-        raise ConfigError(f"meshnet weights {path} say format and labels {found}, expected {(_FORMAT, labels)}")
-    if metadata["model_sha256"] != model.sha256:
-        raise ConfigError(
-            f"meshnet weights {path} correct the face model {metadata['model_sha256'][:12]}, expected "
-            f"{model.sha256[:12]}, the hash of {model.name!r}"
-        )
-    network = build_network(model, json.loads(metadata["architecture"]))
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    cascade, closing = (
-        FitCascade(*(tensors[f"{of}.{f.name}"] for f in fields(FitCascade))) for of in ("cascade", "closing")
-    )
-    trend = ErrorTrend(*(tensors[f"trend.{f.name}"] for f in fields(ErrorTrend)))
-    strangeness = Strangeness(*(tensors[f"strangeness.{f.name}"] for f in fields(Strangeness)))
-    corrector = FitCorrector(
-        model, tensors["mean_albedo"], cascade, tensors["average_sigma"], trend, strangeness, closing
-    )
-    return network.eval(), corrector
 
 
 def crop_fit(faces: FaceBatch, fit: LandmarkFit) -> CropFit:

@@ -20,7 +20,7 @@ from torch.nn.functional import grid_sample, normalize
 from raylib.errors import ConfigError
 from raylib.geometry.camera import Camera
 from raylib.kernels.threads import parts_for, run_parts, thread_count
-from raylib.lighting.spherical_harmonics import Light, shade
+from raylib.lighting.lights import Light, shade
 from raylib.render.composite import over
 from raylib.render.interface import choose_backend
 from raylib.render.kernels.binning import unusable_face

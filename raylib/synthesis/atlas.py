@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from raylib.morphable.model import REGIONS, LinearFaceModel, load_prior
 from raylib.render import rasterize_pixels
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 CHANNELS = (
     "eye", "upper_lip", "lower_lip", "inner_mouth", "brow_along", "brow_across", "lid_gap", "lid_upper", "moustache",

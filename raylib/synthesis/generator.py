@@ -45,7 +45,7 @@ class SyntheticFaces:
         image: sRGB, after camera effects.
         clean: light before camera effects.
         beyond_matte: the part of `clean` on the face that Lambert's law does not give: highlights and scattering.
-        labels: in the order of `raylib.segmentation.segmenter.Label`.
+        labels: in the order of `raylib.segmentation.labels.Label`.
         face_pixels: pixels that show nothing but the prior's mesh; there `clean - beyond_matte` is
             `texture * (transfer @ light_sh + lamp_color * lamp_visible * max(normal . lamp_direction, 0))`.
         landmarks: pixels, projected from their vertices.

@@ -53,7 +53,7 @@ SCHEMA = pa.schema(
         _field("size_px", pa.int32(), "side of the picture"),
         _field("image", pa.binary(), "PNG or JPEG after camera effects"),
         _field(
-            "labels", pa.binary(), "PNG of what each pixel shows, in the order of raylib.segmentation.segmenter.Label"
+            "labels", pa.binary(), "PNG of what each pixel shows, in the order of raylib.segmentation.labels.Label"
         ),
         _array("landmarks", "68,2", "pixels, centres at .5, Multi-PIE order"),
         _array("landmark_visible", "68", "inside the picture and not hidden", pa.bool_()),

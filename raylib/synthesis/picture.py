@@ -18,7 +18,7 @@ from raylib.geometry.visibility import visible_directions
 from raylib.lighting.color import srgb_to_linear
 from raylib.lighting.spherical_harmonics import lambert_transfer, shadowed_transfer, sphere_directions
 from raylib.render import rasterize_pixels
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 from raylib.synthesis.atlas import Atlas
 from raylib.synthesis.hair import HairMesh, HairStyle, coarse_grid, grid_faces, hair_mesh, under_hair
 from raylib.synthesis.head import Head

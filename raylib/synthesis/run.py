@@ -29,7 +29,7 @@ from raylib.runtime.progress import say
 from raylib.runtime.provenance import environment
 from raylib.runtime.ray_cluster import join_ray
 from raylib.runtime.run_progress import RunProgress
-from raylib.segmentation.segmenter import draw_labels
+from raylib.segmentation.labels import draw_labels
 from raylib.synthesis import GENERATOR_VERSION, FaceSynthesizer, seeds_of
 from raylib.synthesis.generator import check_folders
 from raylib.synthesis.head import Source, load_source

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from raylib.datasets.labelled import IGNORE
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import pyarrow.fs
 from rich.console import Console
 
 from raylib.config import (
-    EvaluateSegmentationConfig,
     TrainBabyMeshnetConfig,
     TrainMeshConfig,
     TrainRegressorConfig,
@@ -17,7 +16,6 @@ from raylib.config import (
 )
 from raylib.datasets.face_set import cache_file
 from raylib.errors import ConfigError
-from raylib.evaluation.segmentation import chosen_photos
 from raylib.io.imagenet_weights import weights_plan
 from raylib.morphable.model import load_prior
 from raylib.paper.vgg import load_vgg
@@ -49,7 +47,7 @@ def print_unet_plan(config: TrainUnetConfig, console: Console) -> None:
     for stage in config.stages:
         say(console, f"would train {stage.epochs} epochs of {steps} steps at {stage.size_px} pixels")
     _say_run(config, config.epochs, console)
-    _say_outputs(config.out, ("unet.safetensors", "contact_sheet.png", *_ALWAYS), console)
+    say_outputs(config.out, ("unet.safetensors", "contact_sheet.png", *_ALWAYS), console)
 
 
 def print_meshnet_plan(config: TrainMeshConfig, console: Console) -> None:
@@ -79,7 +77,7 @@ def print_meshnet_plan(config: TrainMeshConfig, console: Console) -> None:
     say(console, f"would train {config.network} for {config.epochs} epochs of {steps}")
     _say_run(config, config.epochs, console)
     weights = () if config.network == "babymeshnet" else ("meshnet.safetensors",)
-    _say_outputs(config.out, (*weights, "figures", "meshes", *_ALWAYS), console)
+    say_outputs(config.out, (*weights, "figures", "meshes", *_ALWAYS), console)
 
 
 def _print_face_plan(config: TrainRegressorConfig, console: Console) -> None:
@@ -98,22 +96,7 @@ def _print_face_plan(config: TrainRegressorConfig, console: Console) -> None:
     steps = face_meshnet_loop.steps_per_epoch(config, counts["train"], config.num_workers)
     say(console, f"would train meshnet for {config.epochs} epochs of about {steps} steps")
     _say_run(config, config.epochs, console)
-    _say_outputs(config.out, ("meshnet.safetensors", "meshes", *_ALWAYS), console)
-
-
-def print_segmentation_plan(config: EvaluateSegmentationConfig, console: Console) -> None:
-    """Says which photographs an evaluation of the segmentation would see.
-
-    Raises:
-        ConfigError: data or weights are not what the configuration says.
-    """
-    photos, left_out = chosen_photos(config)
-    sets = sorted({photo.dataset for photo in photos})
-    counts = ", ".join(f"{sum(photo.dataset == name for photo in photos)} of {name}" for name in sets)
-    say(console, f"would segment {counts or 'nothing'}; split {config.split}, framing {config.framing}")
-    if left_out:
-        say(console, f"{len(left_out)} files of the folders are left out")
-    _say_outputs(config.out, ("segmentation.json", "segmentation.md", "segmentation.png"), console)
+    say_outputs(config.out, ("meshnet.safetensors", "meshes", *_ALWAYS), console)
 
 
 def _say_run(run: TrainRun, epochs: int, console: Console) -> None:
@@ -143,5 +126,6 @@ def _checkpoints(run: TrainRun) -> list[str]:
     return sorted(info.base_name for info in found if info.base_name.startswith("checkpoint_") and not info.is_file)
 
 
-def _say_outputs(out: str, names: tuple[str, ...], console: Console) -> None:
+def say_outputs(out: str, names: tuple[str, ...], console: Console) -> None:
+    """Says which files a run would write."""
     say(console, f"would write {', '.join(names)} to {out}")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import trimesh
 
-from raylib.metrics.scan_error import MeshSurface
+from raylib.geometry.closest import MeshSurface
 from raylib.morphable.model import load_prior
 
 

@@ -25,7 +25,9 @@ from raylib.config import FitSettings
 from raylib.evaluation.baselines import EosBaseline, LandmarkSource
 from raylib.fitting.landmarks import LandmarkFitter
 from raylib.geometry.camera import FRONTAL, Camera, rotation_from_euler_deg
-from raylib.metrics.scan_error import NOSE_TIP, MeshSurface, scan_error
+from raylib.geometry.closest import MeshSurface
+from raylib.geometry.landmarks68 import NOSE_TIP
+from raylib.metrics.scan_error import scan_error
 from raylib.morphable.model import LinearFaceModel
 from raylib.morphable.readers import load_model
 

@@ -24,7 +24,7 @@ from raylib.config import TRAIN_MESHNET, FaceLossWeights, TrainRegressorConfig
 from raylib.morphable.model import load_prior
 from raylib.regressor.cascade import FitCascade
 from raylib.regressor.corrections import FitCorrector
-from raylib.regressor.predictor import build_network
+from raylib.regressor.weights import build_network
 from raylib.runtime.command import parse
 from raylib.training.loop import Schedule, new_state, train_step
 from raylib.training.regressor.augmentation import FaceAugmentation

@@ -41,7 +41,8 @@ from PIL import Image
 
 from raylib.benchmark.yale_b import LitFace, read_people
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
-from raylib.detection.detector import FaceDetector, crop_face, steady
+from raylib.detection.alignment import crop_face
+from raylib.detection.detector import FaceDetector, steady
 from raylib.evaluation.appearance.errors import AppearanceJudge
 from raylib.evaluation.faces import Prediction, TrueAppearance, TruePhoto
 from raylib.evaluation.truth import prior_truth

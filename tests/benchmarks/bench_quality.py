@@ -26,7 +26,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
-from raylib.detection.detector import Face, FaceDetector, crop_face
+from raylib.detection.alignment import crop_face
+from raylib.detection.detector import Face, FaceDetector
 from raylib.io.images import decode
 from raylib.io.storage import Location
 from raylib.metrics.quality import Calibration, calibration_of, picture_evidence

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from raylib.config import SynthesisSettings
-from raylib.segmentation.segmenter import FaceSegmenter, Label
+from raylib.segmentation.labels import Label
+from raylib.segmentation.segmenter import FaceSegmenter
 from raylib.synthesis import FaceSynthesizer, seeds_of
 
 

@@ -15,6 +15,8 @@ from raylib.evaluation.appearance.skin_tone import tone_class, typology_angle_de
 from raylib.evaluation.drawing import Drawing, draw, shading, to_linear, to_srgb, transfer_of
 from raylib.evaluation.faces import Prediction, TrueAppearance, TrueFace, TruePhoto
 from raylib.geometry.camera import Camera
+from raylib.geometry.closest import MeshSurface
+from raylib.geometry.landmarks68 import NOSE_TIP
 from raylib.geometry.mesh import face_areas_normals
 from raylib.lighting.color import LUMINANCE
 from raylib.lighting.spherical_harmonics import lambert_transfer, sh_basis, sphere_directions
@@ -26,9 +28,9 @@ from raylib.metrics.pictures import (
     scale_between,
     square_around,
 )
-from raylib.metrics.scan_error import FACE_RADIUS_MM, NOSE_TIP, MeshSurface, surface_error
+from raylib.metrics.scan_error import FACE_RADIUS_MM, surface_error
 from raylib.morphable.model import REGIONS, load_prior
-from raylib.segmentation.segmenter import FACE_LABELS
+from raylib.segmentation.labels import FACE_LABELS
 
 Array = NDArray[Any]
 

@@ -26,7 +26,7 @@ from raylib.evaluation.truth import watched_faces
 from raylib.metrics.lpips import load_lpips
 from raylib.metrics.pictures import scale_between
 from raylib.runtime.provenance import environment
-from raylib.segmentation.segmenter import FACE_LABELS
+from raylib.segmentation.labels import FACE_LABELS
 
 _log = logging.getLogger(__name__)
 

@@ -11,20 +11,18 @@ from jaxtyping import Float, Int
 from raylib.evaluation.faces import Prediction, TrueFace
 from raylib.evaluation.shape.regions import FACE_REGIONS
 from raylib.geometry.camera import Camera, euler_deg
+from raylib.geometry.closest import MeshSurface, surface_normals
+from raylib.geometry.landmarks68 import NOSE_TIP, OUTER_EYE
 from raylib.geometry.mesh import face_areas_normals
+from raylib.geometry.similarity import Alignment
 from raylib.metrics.scan_error import (
     FACE_RADIUS_MM,
-    NOSE_TIP,
-    Alignment,
-    MeshSurface,
     ScanError,
     aligned_error,
     angles_deg,
     refine_alignment,
     surface_error,
-    surface_normals,
 )
-from raylib.morphable.canonical import OUTER_EYE
 from raylib.morphable.model import REGIONS, load_prior
 
 FIGURES = (

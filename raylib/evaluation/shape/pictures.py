@@ -13,8 +13,10 @@ from scipy.spatial import cKDTree
 from raylib.evaluation.drawing import draw_pixels, to_bytes
 from raylib.evaluation.faces import Prediction, TrueFace
 from raylib.evaluation.shape.errors import ShapeErrors
+from raylib.geometry.closest import MeshSurface, surface_normals
+from raylib.geometry.landmarks68 import ALIGNMENT_LANDMARKS
+from raylib.geometry.similarity import Alignment
 from raylib.metrics.curves import draw_curves
-from raylib.metrics.scan_error import ALIGNMENT_LANDMARKS, Alignment, MeshSurface, surface_normals
 from raylib.morphable.model import load_prior
 
 PANEL_PX = 220

@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from raylib.evaluation.faces import TrueFace
-from raylib.metrics.scan_error import FACE_RADIUS_MM, NOSE_TIP, MeshSurface, scan_error
+from raylib.geometry.closest import MeshSurface
+from raylib.geometry.landmarks68 import NOSE_TIP
+from raylib.metrics.scan_error import FACE_RADIUS_MM, scan_error
 from raylib.morphable.model import REGIONS, load_prior
 
 Array = NDArray[Any]

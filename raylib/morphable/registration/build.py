@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from scipy.spatial import cKDTree
 
-from raylib.geometry.mesh import Subdivision, hemisphere
+from raylib.geometry.subdivision import Subdivision, hemisphere
 from raylib.morphable.ict import LANDMARK_VERTS
 from raylib.morphable.model import REGIONS
 from raylib.morphable.registration.features import closed_polygon, inside

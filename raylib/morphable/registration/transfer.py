@@ -10,7 +10,7 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from raylib.morphable.canonical import similarity
+from raylib.geometry.similarity import similarity
 from raylib.morphable.model import LinearFaceModel
 
 Floats = NDArray[np.float64]

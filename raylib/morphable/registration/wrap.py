@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raylib.geometry.mesh import Subdivision
+from raylib.geometry.subdivision import Subdivision
 from raylib.morphable.registration.features import (
     MIDLINE_LANDMARKS,
     FeatureLine,

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from raylib.config import LossWeights
-from raylib.paper.losses import Topology, chamfer, edge_mean, masked_mse, normal_consistency, uniform_laplacian
+from raylib.geometry.topology import Topology
+from raylib.paper.losses import chamfer, edge_mean, masked_mse, normal_consistency, uniform_laplacian
 from raylib.paper.scene import TemplateScene
 from raylib.paper.vgg import VggFeatures, vgg_distance
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import trimesh
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
-from torch import Tensor
 
 from raylib.config import TrainBabyMeshnetConfig, TrainPaperConfig
+from raylib.io.meshes import write_mesh
 from raylib.metrics.curves import draw_curves
 from raylib.paper.babymeshnet import BabyMeshNet
 from raylib.paper.meshnet import MeshNetPaper
@@ -69,23 +68,6 @@ def higher_contrast(pictures: UInt8[np.ndarray, "b h w 3"]) -> UInt8[np.ndarray,
         low, high = np.percentile(lit, [2, 98]) if lit.size else (0, 255)
         out[index] = np.clip((picture - low) / max(high - low, 1) * 255, 0, 255).astype(np.uint8)
     return out
-
-
-def write_mesh(
-    path: Path, verts: Float[Tensor, "v 3"], faces: Tensor, colors: Float[Tensor, "v 3"] | None = None
-) -> None:
-    """Writes a mesh with vertex colours as OBJ and GLB beside each other, in the template's own unit.
-
-    Args:
-        path: without an ending.
-        verts: vertices.
-        faces: triangles.
-        colors: of the vertices, 0..1, or None.
-    """
-    painted = None if colors is None else (colors.clamp(0, 1) * 255).byte().numpy()
-    mesh = trimesh.Trimesh(verts.numpy(), faces.numpy(), vertex_colors=painted, process=False)
-    for ending in (".obj", ".glb"):
-        mesh.export(path.with_suffix(ending))
 
 
 @torch.no_grad()

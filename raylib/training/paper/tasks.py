@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from raylib.config import LossWeights, TrainBabyMeshnetConfig, TrainPaperConfig
 from raylib.datasets.face_set import FaceSet
 from raylib.geometry.mesh import FaceMesh
+from raylib.geometry.topology import Topology
 from raylib.paper.babymeshnet import BabyMeshNet
-from raylib.paper.losses import Topology
 from raylib.paper.meshnet import MeshNetPaper
 from raylib.paper.scene import TemplateScene, network_input
 from raylib.paper.templates import load_template
 from raylib.paper.vgg import VggFeatures, load_vgg
 from raylib.render import RenderedImage
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 from raylib.training.loop import Worker
 from raylib.training.paper.loss import PaperLoss, picture_distance
 from raylib.training.paper.task import PaperTask

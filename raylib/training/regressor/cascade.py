@@ -18,7 +18,7 @@ from raylib.regressor.cascade import FitCascade, cascade_features, descriptor_ma
 from raylib.regressor.corrections import FitCorrector
 from raylib.regressor.network import FaceMeshNet
 from raylib.regressor.novelty import Strangeness
-from raylib.regressor.predictor import build_network, load_weights, save_weights
+from raylib.regressor.weights import build_network, load_weights, save_weights
 from raylib.runtime.progress import watched
 from raylib.runtime.provenance import sha256
 from raylib.training.regressor.augmentation import FaceAugmentation, coefficient_solver, reframed

@@ -9,16 +9,17 @@ from torch.nn import functional
 
 from raylib.config import FaceLossWeights
 from raylib.geometry.camera import Camera
+from raylib.geometry.landmarks68 import NOSE_TIP
 from raylib.geometry.mesh import vertex_normals
+from raylib.geometry.topology import Topology
 from raylib.lighting.color import linear_to_srgb
-from raylib.lighting.spherical_harmonics import SphericalHarmonicLight
-from raylib.metrics.scan_error import FACE_RADIUS_MM, NOSE_TIP
+from raylib.lighting.lights import SphericalHarmonicLight
+from raylib.metrics.scan_error import FACE_RADIUS_MM
 from raylib.morphable.model import REGIONS, LinearFaceModel
-from raylib.paper.losses import Topology
 from raylib.regressor.corrections import CropEstimate, FitCorrector
 from raylib.regressor.network import FaceCorrections
 from raylib.render import RenderedImage, SoftRenderer, SoftSettings
-from raylib.segmentation.segmenter import Label
+from raylib.segmentation.labels import Label
 from raylib.training.regressor.samples import FaceSampleBatch, FaceTruth
 
 _FIRST_INNER = 17  # landmarks 0..16 slide along the jaw

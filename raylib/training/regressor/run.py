@@ -15,16 +15,16 @@ import torch
 
 from raylib.config import TrainRegressorConfig
 from raylib.errors import ConfigError
+from raylib.io.meshes import write_mesh
 from raylib.lighting.color import linear_to_srgb
 from raylib.metrics.curves import draw_curves
 from raylib.morphable.model import load_prior
-from raylib.regressor.predictor import load_weights, save_weights
+from raylib.regressor.weights import load_weights, save_weights
 from raylib.runtime.progress import watched
 from raylib.runtime.provenance import sha256
 from raylib.runtime.ray_cluster import join_ray
 from raylib.synthesis.parquet import SyntheticDataset
 from raylib.training.loop import Worker
-from raylib.training.paper.results import write_mesh
 from raylib.training.ray_run import Trained, absolute, absolute_run, check_storage, run_trainer
 from raylib.training.regressor.pictures import photographs, synthetic_pictures
 from raylib.training.regressor.samples import Picture, SampleMaker, write_samples, written_samples

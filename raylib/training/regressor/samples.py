@@ -18,7 +18,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from raylib.config import FaceSettings, FitSettings
-from raylib.detection.detector import FaceDetector, crop_face
+from raylib.detection.alignment import crop_face
+from raylib.detection.detector import FaceDetector
 from raylib.errors import ConfigError
 from raylib.fitting.crop_space import CropFit
 from raylib.fitting.estimates import FaceBatch

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from raylib.morphable.canonical import similarity
+from raylib.geometry.similarity import similarity
 from raylib.regressor.corrections import FitCorrector, trend_features
 from raylib.regressor.network import FaceMeshNet
 from raylib.regressor.predictor import in_precision, unfolded

@@ -8,11 +8,12 @@ from pathlib import Path
 from raylib.config import TrainUnetConfig
 from raylib.datasets.segmentation_sets import Splits, split_photos
 from raylib.errors import ConfigError
-from raylib.evaluation.segmentation import comparison_row, contact_sheet
 from raylib.metrics.curves import draw_curves
 from raylib.runtime.provenance import sha256
-from raylib.segmentation.segmenter import FaceSegmenter, Label, load_weights, save_weights
+from raylib.segmentation.labels import Label
+from raylib.segmentation.segmenter import FaceSegmenter, load_weights, save_weights
 from raylib.training.ray_run import Trained, absolute, absolute_data, absolute_run, run_trainer
+from raylib.training.segmentation.pictures import comparison_row, contact_sheet
 from raylib.training.segmentation.task import UnetTask, input_px
 
 _SHEET_ROWS = 18

@@ -15,7 +15,8 @@ from raylib.config import TrainUnetConfig
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
 from raylib.datasets.segmentation_sets import Splits
 from raylib.metrics.segmentation import class_scores, confusion_matrix
-from raylib.segmentation.segmenter import Label, draw_labels, load_weights
+from raylib.segmentation.labels import Label, draw_labels
+from raylib.segmentation.segmenter import load_weights
 from raylib.segmentation.unet import UNet
 from raylib.training.augmentation import Augmentation, augment
 from raylib.training.loop import BatchPlan, Course, Schedule, Task, Worker
