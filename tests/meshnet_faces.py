@@ -11,7 +11,7 @@ from raylib.geometry.camera import Camera, rotation_from_euler_deg
 from raylib.lighting.color import linear_to_srgb
 from raylib.lighting.lights import SphericalHarmonicLight
 from raylib.morphable.model import LinearFaceModel
-from raylib.regressor.cascade import FitCascade, cascade_features, descriptor_maps
+from raylib.regressor.cascade import CascadedRegression, cascade_features, descriptor_maps
 from raylib.render import SoftRenderer, SoftSettings
 from raylib.segmentation.labels import Label
 from raylib.training.regressor.samples import FaceSampleBatch, FaceTruth
@@ -56,10 +56,10 @@ def rendered_samples(
     return FaceSampleBatch(images, labels, fit, truth)
 
 
-def telling_cascade(model: LinearFaceModel, samples: FaceSampleBatch, seed: int = 2) -> FitCascade:
+def telling_cascade(model: LinearFaceModel, samples: FaceSampleBatch, seed: int = 2) -> CascadedRegression:
     """A cascade of two steps that say something."""
     features = cascade_features(descriptor_maps(samples.images, samples.labels), samples.fit, model)
     g, c = torch.Generator().manual_seed(seed), 6 + len(model.identity) + len(model.expression)
     weight = 2e-4 * torch.randn(2, features.shape[1], c, generator=g)
     mean, spread = features.mean(0), features.std(0).clamp(min=0.05)
-    return FitCascade(weight, torch.zeros(2, c), mean.repeat(2, 1), spread.repeat(2, 1))
+    return CascadedRegression(weight, torch.zeros(2, c), mean.repeat(2, 1), spread.repeat(2, 1))

@@ -18,7 +18,7 @@ from raylib.config import (
     PaperSettings,
 )
 from raylib.errors import ConfigError
-from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.meshnet import MeshNet
 from raylib.paper.scene import TrainedMeshnet, save_meshnet
 from raylib.paper.templates import load_template
 
@@ -118,7 +118,7 @@ def test_stages_become_a_table_and_a_picture(tmp_path, capsys):
     for name, psnr in (("first", 12.25), ("second", 17.5)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "history.json").write_text(json.dumps([{"epoch": 3.0, "val_psnr_db": psnr}]))
-        trained = TrainedMeshnet(MeshNetPaper(2113, 46), load_template("hemisphere"), PaperSettings())
+        trained = TrainedMeshnet(MeshNet(2113, 46), load_template("hemisphere"), PaperSettings())
         save_meshnet(trained, tmp_path / name / "meshnet.safetensors")
     runs = tuple(str(tmp_path / name) for name in ("first", "second"))
     config = BenchmarkStagesConfig(runs, str(tmp_path / "stages.png"), str(tmp_path / "stages.json"))

@@ -17,11 +17,11 @@ from raylib.fitting.estimates import FaceBatch
 from raylib.fitting.landmarks import LandmarkFitter
 from raylib.geometry.mesh import face_areas_normals, vertex_normals
 from raylib.morphable.model import load_prior
-from raylib.regressor.cascade import FitCascade, descriptor_maps, posed
-from raylib.regressor.corrections import CropEstimate, FitCorrector, seen_from_camera, trend_features
-from raylib.regressor.novelty import Strangeness
+from raylib.regressor.cascade import CascadedRegression, descriptor_maps, posed
+from raylib.regressor.corrections import CropEstimate, RegressorGeometry, seen_from_camera, trend_features
+from raylib.regressor.novelty import OutOfDistributionScore
 from raylib.regressor.predictor import FaceNetwork, crop_fit, unfolded
-from raylib.regressor.uncertainty import ErrorTrend
+from raylib.regressor.uncertainty import LogErrorModel
 from raylib.regressor.weights import build_network, load_weights, save_weights
 from raylib.segmentation.labels import Label
 from raylib.training.regressor.loss import FaceLoss, aligned_error, rotation_distance_deg
@@ -41,7 +41,7 @@ def mean_albedo(model):
 
 @pytest.fixture(scope="module")
 def corrector(model, mean_albedo):
-    return FitCorrector(model, mean_albedo, FitCascade.empty(model))
+    return RegressorGeometry(model, mean_albedo, CascadedRegression.identity(model))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def shaken(network, size=0.02, seed=1):
 
 
 def test_an_untrained_network_returns_the_fit(model, corrector, samples):
-    start = corrector.settle(samples.images, samples.labels, samples.fit)
+    start = corrector.run_cascade(samples.images, samples.labels, samples.fit)
     inputs, light = corrector.inputs(samples.images, samples.labels, start)
     corrections = small_network(model)(inputs)
     assert all(not bool(v.any()) for v in corrections.__dict__.values())
@@ -80,7 +80,7 @@ def test_an_untrained_network_returns_the_fit(model, corrector, samples):
 
 def test_every_weight_learns(model, corrector, samples):
     network = shaken(small_network(model))
-    start = corrector.settle(samples.images, samples.labels, samples.fit)
+    start = corrector.run_cascade(samples.images, samples.labels, samples.fit)
     inputs, light = corrector.inputs(samples.images, samples.labels, start)
     corrections = network(inputs)
     estimate = corrector.apply(corrections, inputs, start, light)
@@ -137,7 +137,7 @@ def cascade(model, samples):
 @pytest.fixture(scope="module")
 def weights(model, mean_albedo, cascade, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "meshnet.safetensors"
-    save_weights(shaken(small_network(model)), SMALL, FitCorrector(model, mean_albedo, cascade), path)
+    save_weights(shaken(small_network(model)), SMALL, RegressorGeometry(model, mean_albedo, cascade), path)
     return path
 
 
@@ -196,7 +196,7 @@ def _to_crop(faces, px):
 
 
 def test_albedo_follows_the_picture_where_the_bare_face_is_seen(model, mean_albedo, samples):
-    corrector = FitCorrector(model, mean_albedo, FitCascade.empty(model))
+    corrector = RegressorGeometry(model, mean_albedo, CascadedRegression.identity(model))
     corrector.shadow = torch.zeros_like(corrector.shadow)  # the pictures were rendered without
     truth, zero = samples.truth, torch.zeros_like(samples.truth.verts_mm)
     estimate = CropEstimate(
@@ -221,7 +221,7 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade,
     g = torch.Generator().manual_seed(0)
     # Fits, and four numbers on the pictures' looks.
     n, v = corrector.inputs(samples.images, samples.labels, samples.fit)[0].fit_features.shape[1] + 4, len(model.mean)
-    trend = ErrorTrend(
+    trend = LogErrorModel(
         torch.randn(n, generator=g),
         torch.rand(n, generator=g) + 0.5,
         0.01 * torch.randn(2 * n, 3, generator=g),
@@ -230,15 +230,15 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade,
     maps = descriptor_maps(samples.images, samples.labels)
     features = cascade(maps, samples.fit, model)[1]
     basis = torch.linalg.svd(features, full_matrices=False).Vh[:3].T
-    strange = Strangeness(basis, torch.tensor(0.01), torch.tensor(1.5), torch.tensor(0.7))
+    strange = OutOfDistributionScore(basis, torch.tensor(0.01), torch.tensor(1.5), torch.tensor(0.7))
     closing = telling_cascade(model, samples, 3)
-    full = FitCorrector(model, mean_albedo, cascade, trend=trend, strangeness=strange, closing=closing)
+    full = RegressorGeometry(model, mean_albedo, cascade, trend=trend, strangeness=strange, gated_step=closing)
     save_weights(network, SMALL, full, path)
     loaded, found = load_weights(path, model)
     rounded = copy.deepcopy(network)
     for p in rounded.parameters():
         p.data = p.data.half().float()
-    start = found.settle(samples.images, samples.labels, samples.fit)
+    start = found.run_cascade(samples.images, samples.labels, samples.fit)
     inputs, light = found.inputs(samples.images, samples.labels, start)
     with torch.inference_mode():
         a, b = loaded(inputs), rounded(inputs)
@@ -253,8 +253,8 @@ def test_weights_survive_the_file_in_half_precision(model, mean_albedo, cascade,
     (told, looks), (before, seen) = found.strangeness(features), strange(features)
     assert told.max() > 0.05 and torch.allclose(before, told, atol=2e-3)
     assert looks.std() > 0.1 and torch.allclose(seen, looks, atol=5e-2)
-    assert torch.allclose(strange.kept(told), found.strangeness.kept(told))
-    for one, other in ((cascade, found.cascade), (closing, found.closing)):
+    assert torch.allclose(strange.shrinkage(told), found.strangeness.shrinkage(told))
+    for one, other in ((cascade, found.cascade), (closing, found.gated_step)):
         before, after = (c(maps, samples.fit, model)[0] for c in (one, other))
         assert torch.allclose(before.identity, after.identity, atol=2e-3)
         assert torch.allclose(before.camera.R, after.camera.R, atol=2e-4)
@@ -320,7 +320,7 @@ def test_labels_are_needed(model, corrector, weights):
 def test_offsets_that_fold_triangles_are_reduced(model, corrector, samples):
     from dataclasses import replace
 
-    start = corrector.settle(samples.images, samples.labels, samples.fit)
+    start = corrector.run_cascade(samples.images, samples.labels, samples.fit)
     inputs, light = corrector.inputs(samples.images, samples.labels, start)
     corrections = small_network(model)(inputs)
     g = torch.Generator().manual_seed(0)

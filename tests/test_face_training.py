@@ -15,9 +15,9 @@ from raylib.geometry.camera import rotation_from_vector
 from raylib.geometry.mesh import vertex_normals
 from raylib.lighting.lights import SphericalHarmonicLight
 from raylib.morphable.model import load_prior
-from raylib.regressor.cascade import FitCascade, descriptor_maps, posed
-from raylib.regressor.corrections import FitCorrector
-from raylib.regressor.novelty import Strangeness
+from raylib.regressor.cascade import CascadedRegression, descriptor_maps, posed
+from raylib.regressor.corrections import RegressorGeometry
+from raylib.regressor.novelty import OutOfDistributionScore
 from raylib.regressor.weights import build_network
 from raylib.training.loop import TrainState, load_checkpoint, new_state, save_checkpoint, train_step
 from raylib.training.regressor.augmentation import FaceAugmentation, reframed
@@ -32,7 +32,7 @@ from raylib.training.regressor.cascade import (
 )
 from raylib.training.regressor.loss import FaceLoss, aligned_error, vertex_weights
 from raylib.training.regressor.pictures import drawn_faces, whole_light
-from raylib.training.regressor.samples import FaceSamples, Picture, SampleMaker, write_samples, written_samples
+from raylib.training.regressor.samples import FaceSamples, LabelledFace, SampleMaker, write_samples, written_samples
 from raylib.training.regressor.task import (
     CorrectionLosses,
     adamw,
@@ -53,7 +53,7 @@ def model():
 @pytest.fixture(scope="module")
 def corrector(model):
     albedo = torch.tensor([0.5, 0.35, 0.27]).expand(len(model.mean), 3).contiguous()
-    return FitCorrector(model, albedo, FitCascade.empty(model))
+    return RegressorGeometry(model, albedo, CascadedRegression.identity(model))
 
 
 @pytest.fixture(scope="module")
@@ -272,17 +272,17 @@ def test_identities_are_believed_as_far_as_least_squares_says_of_each_picture(mo
     strange = found(real)[0]
     assert strange.mean() == pytest.approx(1.0, abs=1e-4) and torch.allclose(strange, level, atol=0.05)
     assert found(known)[0].max() < 0.02 and found(known)[0].min() == 0
-    kept = found.kept(strange)
+    kept = found.shrinkage(strange)
     assert torch.allclose(kept, 1 / (1 + level), atol=0.06)
     best_of_all = float((true * noisy).sum() / noisy.square().sum())
     assert (kept * noisy - true).square().mean() < 0.97 * (best_of_all * noisy - true).square().mean()
     # Half the excess; none; and identities that scatter less are taken as they are.
-    half = strangeness_of(known, real, known_identity, noisy, 0.5).kept(strange)
+    half = strangeness_of(known, real, known_identity, noisy, 0.5).shrinkage(strange)
     assert torch.allclose(1 / half - 1, (1 / kept - 1) / 2, rtol=1e-4)
     for identity, noise in ((noisy, 0.0), (0.5 * true, 1.0)):
         believed = strangeness_of(known, real, known_identity, identity, noise)
         assert torch.equal(believed(real)[0], strange)
-        assert torch.equal(believed.kept(strange), torch.ones_like(strange))
+        assert torch.equal(believed.shrinkage(strange), torch.ones_like(strange))
 
 
 def test_strangeness_is_of_what_the_cascade_sees(model, cascade, samples):
@@ -298,7 +298,9 @@ def test_usual_pictures_take_the_closing_step_and_strange_ones_shrink_in_trainin
     plain, features = cascade(maps_of(samples), samples.fit, model)
     sizes = features.square().mean(1)
     middle, zero = sizes.median(), torch.zeros(())
-    strange = Strangeness(features.new_zeros(features.shape[1], 1), middle, 1.2 * (sizes.max() - middle), zero + 0.8)
+    strange = OutOfDistributionScore(
+        features.new_zeros(features.shape[1], 1), middle, 1.2 * (sizes.max() - middle), zero + 0.8
+    )
     at = strange(features)[0]
     assert at.min() == 0 and 0.8 < at.max() < 1
     closed = closing(maps_of(samples), plain, model, 1 - at)[0]
@@ -307,7 +309,7 @@ def test_usual_pictures_take_the_closing_step_and_strange_ones_shrink_in_trainin
         usual = bool(at[row] == 0)
         assert torch.equal(closed.identity[row], whole.identity[row]) == usual
         assert not torch.equal(closed.identity[row], plain.identity[row])
-    held = FitCorrector(model, corrector.mean_albedo, cascade, strangeness=strange, closing=closing)
+    held = RegressorGeometry(model, corrector.mean_albedo, cascade, strangeness=strange, gated_step=closing)
     known = torch.tensor([True, False, True, True, False, False])
     batch = replace(samples, truth=replace(samples.truth, known=known.float()))
     started = []
@@ -315,7 +317,7 @@ def test_usual_pictures_take_the_closing_step_and_strange_ones_shrink_in_trainin
     held.apply = lambda corrections, inputs, fit, light: started.append(fit) or apply(corrections, inputs, fit, light)
     losses = CorrectionLosses(held, FaceLoss(held, FaceLossWeights(landmark=1.0), 32), torch.float32)
     train_step(small_state(model), losses, [(batch, known)], 0.0, max_norm=2.0)
-    deployed = held.settle(samples.images, samples.labels, samples.fit)
+    deployed = held.run_cascade(samples.images, samples.labels, samples.fit)
     kept = 1 / (1 + 0.8 * at)
     for fit, rows in ((started[0], ~known), (deployed, torch.ones(6, dtype=torch.bool))):
         assert torch.equal(fit.identity[rows], (closed.identity * kept)[rows])
@@ -338,10 +340,10 @@ def test_whole_light_adds_a_lamp_as_lambert_sees_it(model):
 
 def test_samples_of_a_photograph_survive_the_folder(model, astronaut, tmp_path):
     maker = SampleMaker(model)
-    blank = Picture(np.zeros((64, 64, 3), np.uint8))
-    assert write_samples([maker([Picture(astronaut), blank], [7, 8]), maker([blank], [8])], model, tmp_path) == 1
+    blank = LabelledFace(np.zeros((64, 64, 3), np.uint8))
+    assert write_samples([maker([LabelledFace(astronaut), blank], [7, 8]), maker([blank], [8])], model, tmp_path) == 1
     assert written_samples(tmp_path) == (1, 2)
-    assert write_samples([maker([Picture(astronaut)], [9])], model, tmp_path) == 2
+    assert write_samples([maker([LabelledFace(astronaut)], [9])], model, tmp_path) == 2
     samples = FaceSamples(tmp_path, model)
     assert samples.groups.tolist() == [7, 9]
     batch = samples.batch(np.array([0, 1]))
@@ -383,7 +385,7 @@ def test_the_cascade_alone_beats_the_fit_on_faces_it_has_not_seen(model, correct
     shifted = rendered_samples(model, 176, 11, size=64, bias=0.02)
     samples = InMemory(shifted)
     cascade = train_cascade(model, samples, np.arange(160), [1.0, 1.0])
-    corrector = FitCorrector(model, corrector.mean_albedo, cascade)
+    corrector = RegressorGeometry(model, corrector.mean_albedo, cascade)
     row = validate(
         small_network(model), corrector, samples, np.arange(160, 176), vertex_weights(model), 16,
         torch.device("cpu"), torch.float32,

@@ -8,7 +8,7 @@ from torch import nn
 
 from raylib.errors import ConfigError
 from raylib.paper.babymeshnet import BabyMeshNet
-from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.meshnet import MeshNet
 from raylib.paper.vgg import LAYERS, load_vgg, random_vgg, vgg_distance
 
 
@@ -40,7 +40,7 @@ def test_babymeshnet_is_appendix_a():
 
 
 def test_meshnet_is_appendix_b():
-    network = MeshNetPaper()
+    network = MeshNet()
     assert _summary(network, 6, 128) == [
         ((16, 126, 126), 880),
         ((32, 61, 61), 4_640),
@@ -54,16 +54,16 @@ def test_meshnet_is_appendix_b():
 
 @pytest.mark.parametrize("px", [46, 64, 97])
 def test_meshnet_takes_any_size_that_leaves_a_pixel(px):
-    offsets, colors = MeshNetPaper(100, px)(torch.rand(3, 6, px, px))
+    offsets, colors = MeshNet(100, px)(torch.rand(3, 6, px, px))
     assert offsets.shape == colors.shape == (3, 100, 3)
     assert colors.min() > 0 and colors.max() < 1
     with pytest.raises(ConfigError, match="input_px is 45, expected at least 46"):
-        MeshNetPaper(100, 45)
+        MeshNet(100, 45)
 
 
 def test_a_picture_of_another_size_is_refused():
     with pytest.raises(ValueError, match="expected 64 x 64"):
-        MeshNetPaper(100, 64)(torch.rand(1, 6, 65, 65))
+        MeshNet(100, 64)(torch.rand(1, 6, 65, 65))
 
 
 def _torchvision_state(generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ from raylib.datasets.face_set import FaceSet
 from raylib.datasets.rendered_faces import render_faces
 from raylib.errors import ConfigError
 from raylib.geometry.topology import Topology
-from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.meshnet import MeshNet
 from raylib.paper.scene import TemplateScene, TrainedMeshnet, load_meshnet, network_input, save_meshnet
 from raylib.paper.templates import load_template
 from raylib.paper.vgg import random_vgg
@@ -229,7 +229,7 @@ def test_babymeshnet_closes_in_on_its_target():
 def test_a_saved_network_comes_back_with_its_scene(tmp_path):
     template = load_template("hemisphere")
     settings = PaperSettings(distance=3.0, fov_deg=50.0, ambient=0.4, composite="softmax")
-    network = MeshNetPaper(len(template.verts), PX).eval()
+    network = MeshNet(len(template.verts), PX).eval()
     save_meshnet(TrainedMeshnet(network, template, settings), tmp_path / "net.safetensors")
     loaded = load_meshnet(tmp_path / "net.safetensors")
     assert loaded.settings == replace(settings, loss=LossWeights())

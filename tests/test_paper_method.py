@@ -10,7 +10,7 @@ from raylib.detection.alignment import crop_face
 from raylib.detection.detector import FaceDetector
 from raylib.fitting.estimates import FaceBatch
 from raylib.geometry.camera import Camera, rotation_from_euler_deg
-from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.meshnet import MeshNet
 from raylib.paper.method import PaperMethod
 from raylib.paper.scene import TemplateScene, TrainedMeshnet, network_input, save_meshnet
 from raylib.paper.templates import load_template
@@ -26,7 +26,7 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     template = load_template("hemisphere")
     path = tmp_path_factory.mktemp("weights") / "meshnet.safetensors"
-    save_meshnet(TrainedMeshnet(MeshNetPaper(2113, PX), template, PaperSettings()), path)
+    save_meshnet(TrainedMeshnet(MeshNet(2113, PX), template, PaperSettings()), path)
     return path
 
 

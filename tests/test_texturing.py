@@ -10,7 +10,7 @@ from raylib.lighting.color import linear_to_srgb, srgb_to_linear
 from raylib.morphable.model import load_prior
 from raylib.render import rasterize_pixels
 from raylib.texture.kernels import paint_texture, paint_vertices, pull, push
-from raylib.texture.texturer import FILLED, MIRRORED, VISIBLE, Appearance, FaceMask, Texturer, Topology, _texels
+from raylib.texture.texturer import FILLED, MIRRORED, VISIBLE, Appearance, FaceMask, TextureLayout, Texturer, _texels
 
 SIZE = 400
 
@@ -22,7 +22,7 @@ def prior():
 
 @pytest.fixture(scope="module")
 def texturer(prior):
-    topology = Topology.of(prior.mean.numpy(), prior.faces.numpy(), prior.uv.numpy(), prior.mirror_verts.numpy())
+    topology = TextureLayout.of(prior.mean.numpy(), prior.faces.numpy(), prior.uv.numpy(), prior.mirror_verts.numpy())
     return Texturer(topology)
 
 
@@ -153,7 +153,7 @@ def test_a_single_pixel_still_gives_finite_colours(prior, texturer):
 
 
 def test_models_without_texture_coordinates_or_mirror_pairs(prior):
-    topology = Topology.of(prior.mean.numpy(), prior.faces.numpy(), None, None)
+    topology = TextureLayout.of(prior.mean.numpy(), prior.faces.numpy(), None, None)
     assert (topology.uv > 0).all() and (topology.uv < 1).all()
     assert (topology.mirror_verts == prior.mirror_verts.numpy()).mean() > 0.99
     truth = symmetric_colors(prior.mean.numpy())

@@ -59,7 +59,7 @@ def test_synthetic_faces_become_weights(tmp_path):
     network, taught = start(TrainRegressorConfig(face=face))
     assert network.training and not torch.equal(taught.cascade.weights, corrector.cascade.weights)
     torch.testing.assert_close(taught.cascade.means, corrector.cascade.means, rtol=0, atol=0)
-    assert torch.equal(taught.mean_albedo, corrector.mean_albedo) and len(taught.closing.weights) == 0
+    assert torch.equal(taught.mean_albedo, corrector.mean_albedo) and len(taught.gated_step.weights) == 0
     untaught = start(TrainRegressorConfig(face=replace(face, teach_cascade=False)))[1]
     assert torch.equal(untaught.cascade.weights, corrector.cascade.weights)
 

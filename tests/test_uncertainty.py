@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from raylib.regressor.uncertainty import ErrorTrend
-from raylib.training.regressor.uncertainty import JudgedErrors, calibrated_sigma, error_trend, said_share
+from raylib.regressor.uncertainty import LogErrorModel
+from raylib.training.regressor.uncertainty import JudgedErrors, calibrated_sigma, error_trend, network_weight
 
 N_VERTS, N_FEATURES = 40, 12
 
@@ -34,19 +34,21 @@ def test_the_network_is_believed_as_far_as_it_knows_more_than_the_fits():
     trend = error_trend(faces)
     own = 0.5 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(3))
     # What fits do not tell, but the network does; what it makes up; and what fits tell as well.
-    knows = replace(faces, error_mm=faces.error_mm * own.exp(), log_said=own)
-    share = said_share(knows, error_trend(knows))
+    knows = replace(faces, error_mm=faces.error_mm * own.exp(), log_predicted=own)
+    share = network_weight(knows, error_trend(knows))
     assert 0.8 < share <= 1
-    assert said_share(replace(knows, log_said=2 * own), error_trend(knows)) == pytest.approx(share / 2, rel=1e-3)
-    assert said_share(replace(faces, log_said=own), trend) < 0.03
-    assert said_share(replace(faces, log_said=exact), trend) < 0.2
-    assert said_share(replace(faces, log_said=-own), trend) < 0.03
-    assert said_share(replace(faces, log_said=torch.zeros_like(own)), trend) == 0.0
+    assert network_weight(replace(knows, log_predicted=2 * own), error_trend(knows)) == pytest.approx(
+        share / 2, rel=1e-3
+    )
+    assert network_weight(replace(faces, log_predicted=own), trend) < 0.03
+    assert network_weight(replace(faces, log_predicted=exact), trend) < 0.2
+    assert network_weight(replace(faces, log_predicted=-own), trend) < 0.03
+    assert network_weight(replace(faces, log_predicted=torch.zeros_like(own)), trend) == 0.0
 
 
 def test_a_trend_without_patterns_says_nothing_and_far_features_do_not_run_away():
     features = torch.randn(5, N_FEATURES)
-    assert torch.equal(ErrorTrend.empty(N_VERTS)(features), torch.zeros(5, N_VERTS))
+    assert torch.equal(LogErrorModel.empty(N_VERTS)(features), torch.zeros(5, N_VERTS))
     found = error_trend(judged(800, 0)[0])
     assert found(1e6 * features).abs().max() < 40
 
@@ -55,7 +57,7 @@ def test_a_trend_without_patterns_says_nothing_and_far_features_do_not_run_away(
 def test_calibrated_uncertainty_is_the_error_on_average(mirror):
     faces, _ = judged(200, 2, said=0.5)
     sigma = calibrated_sigma(faces, mirror)
-    told, true = (sigma * faces.log_said.exp()).mean(0), faces.error_mm.mean(0)
+    told, true = (sigma * faces.log_predicted.exp()).mean(0), faces.error_mm.mean(0)
     if mirror is None:
         torch.testing.assert_close(told, true)
     else:

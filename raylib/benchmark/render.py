@@ -46,7 +46,7 @@ _FOV_DEG = 60.0
 _REFERENCE_SECONDS_PER_FACE_PIXEL = 1.1e-8  # of PyTorch3D's forward pass on one core, for the guess below
 _REFERENCE_SECONDS_PER_HIT = 6e-5  # of its backward pass
 _MAX_REFERENCE_ROUNDS = 3
-_LEAST_SECONDS = 1.0
+_MIN_SECONDS = 1.0
 _FIRST_RENDER = """
 import torch
 from raylib.geometry.camera import Camera
@@ -116,7 +116,7 @@ def _alternate(
     ours_ms: dict[int, list[float]] = {n: [] for n in threads}
     reference_ms: list[float] = []
     begun, i = time.perf_counter(), 0
-    while i < rounds or time.perf_counter() - begun < _LEAST_SECONDS:
+    while i < rounds or time.perf_counter() - begun < _MIN_SECONDS:
         for n, times in ours_ms.items():
             torch.set_num_threads(n)
             ours()

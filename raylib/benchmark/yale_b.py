@@ -48,7 +48,7 @@ _SIDE_DEG = 45.0  # lights beyond here are where shadows fall
 _LAMP_DEG = 3.0  # radius of a lamp seen from the face
 _LAMP_POINTS = 24
 _SATURATED = 250
-_LEAST_VIEW_COSINE = 0.25
+_MIN_VIEW_COSINE = 0.25
 _BINS_DEG = (0, 25, 45, 60, 77, 181)
 SHADINGS = ("lambert", "lambert_shadow", "sh", "sh_shadow")
 """What is compared."""
@@ -200,7 +200,7 @@ def relight(face: LitFace, detector: FaceDetector) -> Relit:
     normals = vertex_normals(in_camera, prior.faces)[0]
     facing = -(normals * normalize(in_camera[0], dim=1)).sum(1).numpy()
     mask = np.zeros((height, width), bool)
-    mask[hit] = (facing[corners] * bary).sum(1) > _LEAST_VIEW_COSINE
+    mask[hit] = (facing[corners] * bary).sum(1) > _MIN_VIEW_COSINE
     shadings = _vertex_shading(verts, prior.faces, face.directions @ camera.R[0])
     front = face.angles_deg <= _FRONT_DEG
     predicted = {}

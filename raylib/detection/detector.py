@@ -23,7 +23,7 @@ from raylib.errors import ConfigError
 
 DetectorName = Literal["hog", "cnn"]
 
-_CNN_LEAST_SIDE = 80
+_CNN_MIN_SIDE = 80
 _BOX_SHIFTS = 0.08 * np.array(
     [(0, 0, 0, 0), (1, 0, 1, 0), (-1, 0, -1, 0), (0, 1, 0, 1), (0, -1, 0, -1)], dtype=np.float32
 )
@@ -160,7 +160,7 @@ class FaceDetector:
         scale = max(rgb.shape[:2]) / s.cnn_max_side
         small = face_search.resized(rgb, scale)
         # The network cannot take a picture that is smaller than its filters.
-        short = [(0, max(0, _CNN_LEAST_SIDE - side)) for side in small.shape[:2]]
+        short = [(0, max(0, _CNN_MIN_SIDE - side)) for side in small.shape[:2]]
         small = np.pad(small, (*short, (0, 0))) if any(pad for _, pad in short) else small
         faces = []
         for d in self._cnn(small, 0):

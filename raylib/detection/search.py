@@ -21,7 +21,7 @@ _TILE_PX = 1600
 _OVERLAP_PX = 208  # two and a half windows: a larger face is seen by the next coarser level
 _SAME_FACE = 0.35  # intersection over union, or 0.7 of the smaller box inside the larger
 _BLOCK_PX = 16  # of the photograph, over which contrast is measured
-_LEAST_CONTRAST = 3.0  # standard deviation in grey levels in a face's block; sky and walls have less
+_MIN_CONTRAST = 3.0  # standard deviation in grey levels in a face's block; sky and walls have less
 ROTATIONS_DEG = (90.0, 270.0, 180.0, 45.0, 315.0, 135.0, 225.0)
 """Rolls that are looked for where an upright look does not do: a detector bears 25 degrees of either."""
 
@@ -159,7 +159,7 @@ def _worth_a_look(picture: np.ndarray, known: Sequence[Detection]) -> Bool[np.nd
     per = _BLOCK_PX // 2
     pad = ((0, rows * per - grey.height), (0, columns * per - grey.width))
     levels = np.pad(np.asarray(grey, np.float32), pad, mode="edge").reshape(rows, per, columns, per)
-    worth: np.ndarray = levels.std(axis=(1, 3)) >= _LEAST_CONTRAST
+    worth: np.ndarray = levels.std(axis=(1, 3)) >= _MIN_CONTRAST
     for d in known:
         x0, y0 = np.ceil(d.box[:2] / _BLOCK_PX).astype(int).clip(0)
         x1, y1 = np.floor(d.box[2:] / _BLOCK_PX).astype(int).clip(0)

@@ -24,7 +24,7 @@ JAW = 17
 """Landmarks 0..16 are the jaw line."""
 
 _STEPS = 2  # Gauss-Newton steps between two choices of the jaw's vertices
-_LEAST_MODE_MM = 0.03  # combinations of identity modes that move the landmarks by less stay at zero
+_MIN_MODE_MM = 0.03  # combinations of identity modes that move the landmarks by less stay at zero
 
 
 class SlidingLandmarks:
@@ -144,7 +144,7 @@ class LandmarkFitter:
         identity = model.identity[:, index].double().flatten(1)
         # Identity modes are N(0, 1) in any rotated basis; keep the directions that landmarks can see at all.
         u, s, vt = torch.linalg.svd(identity, full_matrices=False)
-        kept = s > _LEAST_MODE_MM * len(index) ** 0.5
+        kept = s > _MIN_MODE_MM * len(index) ** 0.5
         self.rotation: Float[Tensor, "k r"] = u[:, kept]
         reduced = (s[kept, None] * vt[kept]).reshape(-1, len(index), 3)
         expression = model.expression[:, index].double()

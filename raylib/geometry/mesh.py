@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class FaceMesh:
+class TemplateMesh:
     """One face as a triangle mesh, in canonical face space (see `camera`).
 
     Attributes:

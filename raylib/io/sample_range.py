@@ -11,7 +11,7 @@ _FLOAT_SCALES = ((16.0, 1.0), *((float(s), float(s)) for s in _INTEGER_SCALES[1:
 whose brightest parts stay below 16 are not."""
 _FLOAT_OUTLIERS = 0.005
 _INTEGER_OUTLIERS = 0.0005
-_LEAST_OUTLIERS = 3
+_MIN_OUTLIERS = 3
 
 
 def full_scale(samples: Shaped[np.ndarray, "*s"], declared: float | None = None) -> float:
@@ -25,7 +25,7 @@ def full_scale(samples: Shaped[np.ndarray, "*s"], declared: float | None = None)
         declared: the scale by the file, which holds where the samples keep to it.
     """
     floating = samples.dtype.kind == "f"
-    allowed = max(_LEAST_OUTLIERS, int(samples.size * (_FLOAT_OUTLIERS if floating else _INTEGER_OUTLIERS)))
+    allowed = max(_MIN_OUTLIERS, int(samples.size * (_FLOAT_OUTLIERS if floating else _INTEGER_OUTLIERS)))
     finite = samples[np.isfinite(samples)] if floating else samples.reshape(-1)
 
     def holds(limit: float) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from raylib.lighting.spherical_harmonics import N_SH
 
-LEAST_SHADING = 0.08  # what a first guess of the light leaves at least: deeper shadows tell nothing of the albedo
+MIN_SHADING = 0.08  # what a first guess of the light leaves at least: deeper shadows tell nothing of the albedo
 
 
 def white_light(
@@ -32,5 +32,5 @@ def white_light(
         light = torch.linalg.solve(normal, (scaled * wanted[..., None]).sum(1) / total[..., 0])
         off = (wanted - (transfer @ light[..., None])[..., 0]).abs()
         weight = seen * (0.1 / off.clamp(min=0.1))
-    shading = (transfer @ light[..., None])[..., 0].clamp(min=LEAST_SHADING)
+    shading = (transfer @ light[..., None])[..., 0].clamp(min=MIN_SHADING)
     return light / ((shading * seen).sum(1) / seen.sum(1).clamp(min=1e-6)).clamp(min=0.1)[:, None]

@@ -27,7 +27,7 @@ FACE_RADIUS_MM = 95.0
 _STEPS = 60
 _POINTS = 1500
 _STILL = 3e-4  # the alignment is found when a step lowers the squared distances by less than this share
-_LEAST_DAMPING = 1e-3
+_MIN_DAMPING = 1e-3
 
 
 def angles_deg(a: Float[ndarray, "n 3"], b: Float[ndarray, "n 3"]) -> Float[ndarray, " n"]:
@@ -114,7 +114,7 @@ def refine_alignment(
         if tried < cost:
             still = cost - tried < _STILL * cost
             best, found, offset, cost = moved, tried_found, tried_offset, tried
-            damping = max(damping / 4, _LEAST_DAMPING)
+            damping = max(damping / 4, _MIN_DAMPING)
             if still:
                 break
         else:

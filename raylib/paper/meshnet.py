@@ -54,7 +54,7 @@ class ConvTrunk(nn.Module):
         return image.flatten(1)
 
 
-class MeshNetPaper(nn.Module):
+class MeshNet(nn.Module):
     """MeshNet of Appendix B: four convolutions and two flat linear heads.
 
     58,530,774 parameters at 128 pixels and 2113 vertices, 99.8 % of them in the heads.

@@ -20,9 +20,9 @@ from torch import Tensor
 from raylib.config import PaperSettings, SceneSettings
 from raylib.errors import ConfigError
 from raylib.geometry.camera import FRONTAL, Camera
-from raylib.geometry.mesh import FaceMesh
+from raylib.geometry.mesh import TemplateMesh
 from raylib.lighting.lights import PhongLight
-from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.meshnet import MeshNet
 from raylib.render import RenderedImage, SoftRenderer, SoftSettings
 from raylib.segmentation.labels import draw_labels
 
@@ -42,7 +42,7 @@ class TemplateScene:
     """
 
     def __init__(
-        self, template: FaceMesh, settings: SceneSettings, image_px: int, device: torch.device | str = "cpu"
+        self, template: TemplateMesh, settings: SceneSettings, image_px: int, device: torch.device | str = "cpu"
     ):
         self.settings, self.image_px = settings, image_px
         self.verts = template.verts.to(device)
@@ -111,8 +111,8 @@ class TrainedMeshnet:
         settings: of the scene.
     """
 
-    network: MeshNetPaper
-    template: FaceMesh
+    network: MeshNet
+    template: TemplateMesh
     settings: PaperSettings
 
     def scene(self, device: torch.device | str = "cpu") -> TemplateScene:
@@ -149,7 +149,7 @@ def load_meshnet(path: Path) -> TrainedMeshnet:
         raise ConfigError(
             f"meshnet weights {str(path)!r} say format {metadata.get('format')!r}, expected {_FORMAT!r}"
         )
-    template = FaceMesh(tensors.pop("template.verts"), tensors.pop("template.faces").long())
-    network = MeshNetPaper(len(template.verts), int(metadata["input_px"]))
+    template = TemplateMesh(tensors.pop("template.verts"), tensors.pop("template.faces").long())
+    network = MeshNet(len(template.verts), int(metadata["input_px"]))
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
     return TrainedMeshnet(network.eval(), template, PaperSettings(**json.loads(metadata["scene"])))

@@ -14,7 +14,7 @@ import trimesh
 from jaxtyping import Float
 
 from raylib.errors import ConfigError
-from raylib.geometry.mesh import FaceMesh, unique_edges
+from raylib.geometry.mesh import TemplateMesh, unique_edges
 from raylib.geometry.subdivision import hemisphere
 
 # The Utah teapot (Martin Newell, 1975) as cubic Bezier patches; z is up here. Body, lid and bottom are surfaces of
@@ -47,7 +47,7 @@ _SPOUT = (
 
 
 @lru_cache(maxsize=4)
-def ico_sphere(levels: int = 4) -> FaceMesh:
+def ico_sphere(levels: int = 4) -> TemplateMesh:
     """Returns the unit sphere as an icosahedron subdivided at its edges' middles.
 
     Args:
@@ -73,7 +73,7 @@ def ico_sphere(levels: int = 4) -> FaceMesh:
         (x, y, z), (xy, yz, zx) = faces.unbind(1), middle.unbind(1)
         faces = torch.cat([torch.stack(t, 1) for t in ((x, xy, zx), (xy, y, yz), (zx, yz, z), (xy, yz, zx))])
         verts = torch.cat([verts, torch.nn.functional.normalize(verts[edges].sum(1), dim=1)])
-    return FaceMesh(verts.float(), faces)
+    return TemplateMesh(verts.float(), faces)
 
 
 def _patches() -> list[Float[np.ndarray, "4 4 3"]]:
@@ -96,7 +96,7 @@ def _patches() -> list[Float[np.ndarray, "4 4 3"]]:
 
 
 @lru_cache(maxsize=4)
-def teapot(steps: int = 10) -> FaceMesh:
+def teapot(steps: int = 10) -> TemplateMesh:
     """Returns the Utah teapot, the spout to +x, centred, its farthest point at distance 1.
 
     Handle and spout run into the body; the pot is open under the lid's edge, as Newell's.
@@ -121,10 +121,10 @@ def teapot(steps: int = 10) -> FaceMesh:
     verts = np.asarray(mesh.vertices)[:, [0, 2, 1]] * [1, 1, -1]
     verts = verts - (verts.min(0) + verts.max(0)) / 2
     verts /= np.linalg.norm(verts, axis=1).max()
-    return FaceMesh(torch.from_numpy(verts).float(), torch.from_numpy(np.array(mesh.faces)))
+    return TemplateMesh(torch.from_numpy(verts).float(), torch.from_numpy(np.array(mesh.faces)))
 
 
-def _from_file(path: Path) -> FaceMesh:
+def _from_file(path: Path) -> TemplateMesh:
     try:
         mesh = trimesh.load(path, force="mesh", process=False)
     except Exception as error:
@@ -134,10 +134,10 @@ def _from_file(path: Path) -> FaceMesh:
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     verts = torch.from_numpy(np.array(mesh.vertices, dtype=np.float32))
     verts = verts - (verts.amin(0) + verts.amax(0)) / 2
-    return FaceMesh(verts / verts.norm(dim=1).max(), torch.from_numpy(np.array(mesh.faces, dtype=np.int64)))
+    return TemplateMesh(verts / verts.norm(dim=1).max(), torch.from_numpy(np.array(mesh.faces, dtype=np.int64)))
 
 
-def load_template(name: str) -> FaceMesh:
+def load_template(name: str) -> TemplateMesh:
     """Returns a template by its name: "sphere", "hemisphere" or "teapot", or the path of a mesh file.
 
     The hemisphere has 2113 vertices and its pole to the viewer, the sphere 2562. A file's mesh is centred and scaled
@@ -148,7 +148,7 @@ def load_template(name: str) -> FaceMesh:
     """
     if name == "hemisphere":
         half = hemisphere()
-        return FaceMesh(half.verts, half.faces)
+        return TemplateMesh(half.verts, half.faces)
     if name == "sphere":
         return ico_sphere()
     return teapot() if name == "teapot" else _from_file(Path(name))

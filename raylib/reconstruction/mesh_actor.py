@@ -32,7 +32,7 @@ def mesher(
     """Returns what makes rows of pickled images; called in the child.
 
     Args:
-        method: pickled `Method`.
+        method: pickled `Estimator`.
         output: folder of the run.
         config: what to write and how.
         config_sha256: of the settings that shape the result.

@@ -23,13 +23,13 @@ from raylib.io.storage import Location
 from raylib.metrics.quality import Evidence, Quality, picture_evidence
 from raylib.morphable.model import load_prior
 from raylib.reconstruction.detect_stage import CROP_PX, AnalysedImage, FoundFace, Patch
-from raylib.reconstruction.methods import Method
+from raylib.reconstruction.methods import Estimator
 from raylib.reconstruction.schema import STAGES
 from raylib.refinement.refiner import Refinement, Refiner
 from raylib.segmentation.labels import Label, brow_band, draw_labels, face_mask, occlusion, region_fractions
 from raylib.segmentation.segmenter import FaceSegmenter
 from raylib.texture.preview import PreviewMesh, preview
-from raylib.texture.texturer import Appearance, FaceColors, FaceMask, Texturer, Topology
+from raylib.texture.texturer import Appearance, FaceColors, FaceMask, TextureLayout, Texturer
 
 _GREY_PX = 4  # edge of the texture that stands for one that privacy keeps out
 
@@ -65,12 +65,12 @@ class ReconstructStage:
         settings: what to write and how.
     """
 
-    def __init__(self, method: Method, output: Location, settings: MeshingSettings):
+    def __init__(self, method: Estimator, output: Location, settings: MeshingSettings):
         torch.set_num_threads(max(1, int(settings.config.cpus_per_actor)))
         self._method, self._model = method, method.model
         model = method.model
         self._output, self._settings = output, settings
-        self._topology = Topology.of(
+        self._topology = TextureLayout.of(
             model.mean.numpy(),
             model.faces.numpy(),
             None if model.uv is None else model.uv.numpy(),

@@ -16,7 +16,7 @@ from raylib.paper.method import PaperMethod
 from raylib.regressor.predictor import FaceNetwork
 
 
-class Method(Protocol):
+class Estimator(Protocol):
     """A reconstruction method with its weights loaded.
 
     Attributes:
@@ -76,7 +76,7 @@ class MeshnetMethod:
         return self._network(faces, fit)
 
 
-METHODS: dict[str, Callable[[ReconstructConfig], Method]] = {
+METHODS: dict[str, Callable[[ReconstructConfig], Estimator]] = {
     "landmarks": LandmarkMethod,
     "meshnet": MeshnetMethod,
     "meshnet_paper": PaperMethod,
@@ -84,7 +84,7 @@ METHODS: dict[str, Callable[[ReconstructConfig], Method]] = {
 """The class of each value of `ReconstructConfig.method`."""
 
 
-def load_method(config: ReconstructConfig) -> Method:
+def load_method(config: ReconstructConfig) -> Estimator:
     """Returns the method that the configuration asks for.
 
     Raises:

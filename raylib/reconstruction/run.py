@@ -29,7 +29,7 @@ from raylib.runtime.ray_cluster import check_ray, join_ray
 from raylib.runtime.run_progress import Announced, RunProgress
 
 if TYPE_CHECKING:
-    from raylib.reconstruction.methods import Method
+    from raylib.reconstruction.methods import Estimator
 
 _SHAPING = (
     "method",
@@ -144,7 +144,7 @@ def _run_pass(
     config: ReconstructConfig,
     inputs: Inputs,
     output: Location,
-    method: Method,
+    method: Estimator,
     digest: str,
     finished: Finished,
     stock: Stock,
@@ -235,7 +235,7 @@ def _count(inputs: Inputs, finished: Finished, progress: RunProgress) -> None:
 def _run_record(
     config: ReconstructConfig,
     digest: str,
-    method: Method,
+    method: Estimator,
     finished: Finished,
     stock: Stock,
     started: float,

@@ -23,7 +23,7 @@ from raylib.render import SoftRenderer
 
 _SHADOW_EVERY = 15  # steps after which the shape has moved so far that shadows are cast anew
 _EPSILON = 0.02  # differences of sRGB below this count quadratically, above linearly
-LEAST_ALBEDO, MOST_ALBEDO = 0.005, 0.95
+MIN_ALBEDO, MAX_ALBEDO = 0.005, 0.95
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Problem:
         self.target, self.weight = target, weight
         model, rates = refiner.model, refiner.rates
         assert start.albedo is not None and start.light_sh is not None
-        self.log_albedo = start.albedo.clamp(LEAST_ALBEDO, MOST_ALBEDO).log()
+        self.log_albedo = start.albedo.clamp(MIN_ALBEDO, MAX_ALBEDO).log()
         self.light = start.light_sh
         self.brightness = start.light_sh[:, 0].mean(1).abs().clamp(min=0.1)[:, None, None]
         # What the estimate has beyond its coefficients, such as a network's offsets, stays as it is.
@@ -172,7 +172,7 @@ class Problem:
         return identity, expression, model.verts(identity, expression) + self.beyond
 
     def _appearance(self) -> tuple[Tensor, Tensor]:
-        albedo = (self.log_albedo + self._move("log_albedo")).exp().clamp(max=MOST_ALBEDO)
+        albedo = (self.log_albedo + self._move("log_albedo")).exp().clamp(max=MAX_ALBEDO)
         return albedo, self.light + self._move("light") * self.brightness
 
     def _render(self, verts: Tensor, camera: Camera, transfer: Tensor) -> tuple[Tensor, Tensor]:

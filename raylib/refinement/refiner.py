@@ -31,10 +31,10 @@ from raylib.geometry.mesh import vertex_adjacency
 from raylib.geometry.topology import Topology
 from raylib.geometry.visibility import visible_directions
 from raylib.lighting.color import srgb_to_linear
-from raylib.lighting.estimation import LEAST_SHADING, white_light
+from raylib.lighting.estimation import MIN_SHADING, white_light
 from raylib.lighting.spherical_harmonics import shadowed_transfer, sphere_directions
 from raylib.morphable.model import REGIONS, LinearFaceModel
-from raylib.refinement.objective import LEAST_ALBEDO, MOST_ALBEDO, Problem, Rates, Weights
+from raylib.refinement.objective import MAX_ALBEDO, MIN_ALBEDO, Problem, Rates, Weights
 from raylib.render import SoftRenderer, SoftSettings, fast_vertex_normals
 from raylib.segmentation.labels import Label, brow_band, face_mask
 
@@ -160,8 +160,8 @@ class Refiner:
             color, seen = self._colors_at_verts(verts, camera, target, weight)
             transfer, _ = self.shadowed(verts)
             light = white_light(transfer, color, seen)
-            shading = (transfer @ light[..., None])[..., 0].clamp(min=LEAST_SHADING)
-            raw = (color / shading[..., None]).clamp(LEAST_ALBEDO, MOST_ALBEDO)
+            shading = (transfer @ light[..., None])[..., 0].clamp(min=MIN_SHADING)
+            raw = (color / shading[..., None]).clamp(MIN_ALBEDO, MAX_ALBEDO)
             albedo = self._completed(raw, seen)
             return replace(estimates, albedo=albedo, light_sh=light[..., None].expand(-1, -1, 3).contiguous())
 

@@ -25,7 +25,7 @@ POSE_STEPS = 6
 """Numbers of a step that are not coefficients: turn, shift, log depth."""
 _ORIENTATIONS = 8
 _COARSE_VERTS = 145  # the third level of the hemisphere's subdivision
-_USUAL_DEPTH_MM = 700.0
+_TYPICAL_DEPTH_MM = 700.0
 
 
 def posed(fit: CropFit, step: Float[Tensor, "b c"], model: LinearFaceModel) -> CropFit:
@@ -80,7 +80,7 @@ def descriptor_maps(
 
 
 @dataclass(frozen=True)
-class FitCascade:
+class CascadedRegression:
     """Linear steps, applied in turn.
 
     Attributes:
@@ -96,28 +96,28 @@ class FitCascade:
     spreads: Float[Tensor, "l f"]
 
     @staticmethod
-    def empty(model: LinearFaceModel) -> FitCascade:
+    def identity(model: LinearFaceModel) -> CascadedRegression:
         """Returns a cascade of no steps, which changes nothing."""
         c = POSE_STEPS + len(model.identity) + len(model.expression)
-        return FitCascade(torch.zeros(0, 0, c), torch.zeros(0, c), torch.zeros(0, 0), torch.zeros(0, 0))
+        return CascadedRegression(torch.zeros(0, 0, c), torch.zeros(0, c), torch.zeros(0, 0), torch.zeros(0, 0))
 
-    def __getitem__(self, steps: slice) -> FitCascade:
+    def __getitem__(self, steps: slice) -> CascadedRegression:
         """Returns some of the steps."""
-        return FitCascade(self.weights[steps], self.biases[steps], self.means[steps], self.spreads[steps])
+        return CascadedRegression(self.weights[steps], self.biases[steps], self.means[steps], self.spreads[steps])
 
-    def then(self, more: FitCascade) -> FitCascade:
+    def then(self, more: CascadedRegression) -> CascadedRegression:
         """Returns these steps and more after them."""
         if not (len(self.weights) and len(more.weights)):
             return self if len(self.weights) else more
-        return FitCascade(*(torch.cat([mine, getattr(more, name)]) for name, mine in self.__dict__.items()))
+        return CascadedRegression(*(torch.cat([mine, getattr(more, name)]) for name, mine in self.__dict__.items()))
 
     def step(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns a step's weights, bias, and means and spreads of its features."""
         return self.weights[number], self.biases[number], self.means[number], self.spreads[number]
 
-    def to(self, device: torch.device | str) -> FitCascade:
+    def to(self, device: torch.device | str) -> CascadedRegression:
         """Returns the cascade on a device."""
-        return FitCascade(*(t.to(device) for t in (self.weights, self.biases, self.means, self.spreads)))
+        return CascadedRegression(*(t.to(device) for t in (self.weights, self.biases, self.means, self.spreads)))
 
     def __call__(
         self,
@@ -160,7 +160,7 @@ def cascade_features(maps: tuple[Tensor, Tensor], fit: CropFit, model: LinearFac
     upright = camera.R.new_tensor(FRONTAL).T @ camera.R
     depth = camera.T[:, 2].clamp(min=1.0)
     origin = camera.T[:, :2] / depth[:, None] * camera.focal_px[:, None] + camera.principal_px
-    scale = torch.stack([(camera.focal_px / depth * 220.0).log(), (depth / _USUAL_DEPTH_MM).log()], dim=1)
+    scale = torch.stack([(camera.focal_px / depth * 220.0).log(), (depth / _TYPICAL_DEPTH_MM).log()], dim=1)
     fit_parts = [upright.flatten(1), scale, origin, residual.norm(dim=2).mean(1, keepdim=True)]
     marks = [fit.landmarks.flatten(1), residual.flatten(1)]
     return torch.cat([*fit_parts, fit.identity, fit.expression, *marks, *seen], dim=1)

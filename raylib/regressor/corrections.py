@@ -21,32 +21,32 @@ from raylib.geometry.mesh import vertex_normals
 from raylib.lighting.color import srgb_to_linear
 from raylib.lighting.spherical_harmonics import lambert_transfer, self_shadow_transfer
 from raylib.morphable.model import LinearFaceModel
-from raylib.regressor.cascade import FitCascade, descriptor_maps
+from raylib.regressor.cascade import CascadedRegression, descriptor_maps
 from raylib.regressor.network import FaceCorrections, FaceInputs
-from raylib.regressor.novelty import Strangeness
-from raylib.regressor.uncertainty import ErrorTrend
+from raylib.regressor.novelty import OutOfDistributionScore
+from raylib.regressor.uncertainty import LogErrorModel
 from raylib.segmentation.labels import Label
 
 Network = Callable[[FaceInputs], FaceCorrections]
 """A network, in whatever arithmetic; geometry around it stays in single precision."""
 VERTEX_CHANNELS = 27
-"""Number of vertex features; see `FitCorrector.inputs`."""
+"""Number of vertex features; see `RegressorGeometry.inputs`."""
 IMAGE_CHANNELS = 3 + len(Label)
-_USUAL_DEPTH_MM = 700.0
+_TYPICAL_DEPTH_MM = 700.0
 _SKIN = (Label.SKIN, Label.NOSE)
 _BARE = (Label.SKIN, Label.EYES, Label.NOSE, Label.MOUTH)
-_LEAST_SHADING = 0.05
-_LEAST_ALBEDO = 0.01
+_MIN_SHADING = 0.05
+_MIN_ALBEDO = 0.01
 _RIDGE = 0.03  # how strongly the first light is held to an even one, as a share of what the picture says
 
 
 def fit_channels(model: LinearFaceModel) -> int:
-    """Returns the number of fit features for a model; see `FitCorrector.inputs`."""
+    """Returns the number of fit features for a model; see `RegressorGeometry.inputs`."""
     return 14 + len(model.identity) + len(model.expression) + 4 * 68 + 27
 
 
 @dataclass(frozen=True)
-class FirstLight:
+class InitialLight:
     """What the picture says of the light if the face had the average albedo and the fitted shape.
 
     Attributes:
@@ -71,7 +71,8 @@ class CropEstimate:
         albedo: linear RGB.
         light_sh: so that albedo times shading is linear RGB.
         sigma_mm: standard deviation of each vertex's position.
-        strangeness: logarithm of how much of the picture the training's main directions leave (`Strangeness`); NaN
+        strangeness: logarithm of how much of the picture the training's main directions leave
+            (`OutOfDistributionScore`); NaN
             where none were learned.
     """
 
@@ -87,17 +88,17 @@ class CropEstimate:
 
 
 @dataclass(frozen=True)
-class SettledFit(CropFit):
+class CascadeOutput(CropFit):
     """Fits where the network starts.
 
     Attributes:
-        looks: what their pictures look like to the cascade (`Strangeness`).
+        appearance_features: what their pictures look like to the cascade (`OutOfDistributionScore`).
     """
 
-    looks: Float[Tensor, "b l"]
+    appearance_features: Float[Tensor, "b l"]
 
 
-class FitCorrector:
+class RegressorGeometry:
     """Prepares the network's inputs and applies its corrections; holds what depends on the face model alone.
 
     Args:
@@ -107,32 +108,32 @@ class FitCorrector:
         average_sigma: uncertainty of each vertex before the network has spoken, millimetres; 1 by default.
         trend: what the fits themselves tell of the errors; nothing by default.
         strangeness: which pictures are far from the training's; none by default.
-        closing: last step of the fits, for pictures that are not strange; none by default.
+        gated_step: last step of the fits, for pictures that are not strange; none by default.
     """
 
     def __init__(
         self,
         model: LinearFaceModel,
         mean_albedo: Float[Tensor, "v 3"],
-        cascade: FitCascade,
+        cascade: CascadedRegression,
         average_sigma: Float[Tensor, " v"] | None = None,
-        trend: ErrorTrend | None = None,
-        strangeness: Strangeness | None = None,
-        closing: FitCascade | None = None,
+        trend: LogErrorModel | None = None,
+        strangeness: OutOfDistributionScore | None = None,
+        gated_step: CascadedRegression | None = None,
     ):
         self.model = model
         self.mean_albedo = mean_albedo
         self.cascade = cascade
         self.average_sigma = torch.ones(len(model.mean)) if average_sigma is None else average_sigma
-        self.trend = trend or ErrorTrend.empty(len(model.mean))
-        self.strangeness = strangeness or Strangeness.none()
-        self.closing = closing or FitCascade.empty(model)
+        self.trend = trend or LogErrorModel.empty(len(model.mean))
+        self.strangeness = strangeness or OutOfDistributionScore.none()
+        self.gated_step = gated_step or CascadedRegression.identity(model)
         normals = vertex_normals(model.mean[None], model.faces)
         # What the average face's own shadow takes away; a face's exact shadow costs more than the whole network.
         full = self_shadow_transfer(model.mean[None], normals, model.faces)
         self.shadow: Float[Tensor, "v 9"] = (full - lambert_transfer(normals))[0]
 
-    def to(self, device: torch.device | str) -> FitCorrector:
+    def to(self, device: torch.device | str) -> RegressorGeometry:
         """Moves everything to a device and returns itself."""
         m = self.model
         moved: dict[str, Any] = {
@@ -142,7 +143,7 @@ class FitCorrector:
         self.mean_albedo, self.shadow = self.mean_albedo.to(device), self.shadow.to(device)
         self.cascade, self.average_sigma = self.cascade.to(device), self.average_sigma.to(device)
         self.trend, self.strangeness = self.trend.to(device), self.strangeness.to(device)
-        self.closing = self.closing.to(device)
+        self.gated_step = self.gated_step.to(device)
         return self
 
     def transfer(self, normals: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 9"]:
@@ -151,7 +152,7 @@ class FitCorrector:
 
     def first_light(
         self, color: Float[Tensor, "b v 3"], normals: Float[Tensor, "b v 3"], weight: Float[Tensor, "b v"]
-    ) -> FirstLight:
+    ) -> InitialLight:
         """Returns the light that explains colours of vertices best, by weighted least squares held to an even light.
 
         Args:
@@ -176,11 +177,11 @@ class FitCorrector:
             A = A + ridge[:, None, None] * torch.eye(9, device=A.device)
             b = weighted.transpose(1, 2) @ target[..., channel, None]
             shapes.append(even + torch.linalg.solve(A, b)[..., 0])
-        return FirstLight(exposure, torch.stack(shapes, dim=2))
+        return InitialLight(exposure, torch.stack(shapes, dim=2))
 
     def inputs(
         self, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
-    ) -> tuple[FaceInputs, FirstLight]:
+    ) -> tuple[FaceInputs, InitialLight]:
         """Returns what the network is shown, and the light that its corrections start from.
 
         Args:
@@ -197,7 +198,7 @@ class FitCorrector:
         in_sight = seen_from_camera(verts, normals, camera)
         color = srgb_to_linear(seen[..., :3])
         light = self.first_light(color, normals, _clear(seen, at, _SKIN) * in_sight.clamp(min=0))
-        shading = (self.transfer(normals) @ light.shape).clamp(min=_LEAST_SHADING)
+        shading = (self.transfer(normals) @ light.shape).clamp(min=_MIN_SHADING)
         relative = color / light.exposure[:, None]
         ratio = ((relative + 0.02) / (shading * self.mean_albedo + 0.02)).log()
         vertex_features = torch.cat(
@@ -216,7 +217,7 @@ class FitCorrector:
         )
         return FaceInputs(picture, at, vertex_features, self._fit_features(fit, light)), light
 
-    def _fit_features(self, fit: CropFit, light: FirstLight) -> Float[Tensor, "b g"]:
+    def _fit_features(self, fit: CropFit, light: InitialLight) -> Float[Tensor, "b g"]:
         camera, b = fit.camera, len(fit.identity)
         upright = camera.R.new_tensor(FRONTAL).T @ camera.R
         depth = camera.T[:, 2].clamp(min=1.0)
@@ -227,7 +228,7 @@ class FitCorrector:
             [
                 upright.flatten(1),
                 (per_mm * 220.0).log()[:, None],
-                (depth / _USUAL_DEPTH_MM).log()[:, None],
+                (depth / _TYPICAL_DEPTH_MM).log()[:, None],
                 origin * 2 - 1,
                 residual.norm(dim=2).mean(1, keepdim=True) * 50.0,
                 fit.identity,
@@ -239,13 +240,13 @@ class FitCorrector:
             dim=1,
         )
 
-    def settle(
+    def run_cascade(
         self,
         image: UInt8[Tensor, "b h w 3"],
         labels: UInt8[Tensor, "b h w"],
         fit: CropFit,
         photographs: Bool[Tensor, " b"] | None = None,
-    ) -> SettledFit:
+    ) -> CascadeOutput:
         """Returns the landmark fits after the cascade, which is where the network starts.
 
         A picture's strangeness tells how far to trust what synthetic faces taught: the closing step, whose penalty is
@@ -261,31 +262,31 @@ class FitCorrector:
         maps = descriptor_maps(image, labels)
         fit, features = self.cascade(maps, fit, self.model)
         strange, looks = self.strangeness(features)
-        fit, _ = self.closing(maps, fit, self.model, (1 - strange).clamp(min=0))
-        kept = self.strangeness.kept(strange)
+        fit, _ = self.gated_step(maps, fit, self.model, (1 - strange).clamp(min=0))
+        kept = self.strangeness.shrinkage(strange)
         if photographs is not None:
             kept = torch.where(photographs[:, None], kept, 1.0)
         identity = fit.identity * kept
         marks = self.model.verts(identity, fit.expression)[:, self.model.landmark_verts]
-        return SettledFit(
+        return CascadeOutput(
             camera=fit.camera,
             identity=identity,
             expression=fit.expression,
             landmarks=fit.landmarks,
             fitted=fit.camera.project(marks),
-            looks=looks,
+            appearance_features=looks,
         )
 
     def estimate(
         self, network: Network, image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"], fit: CropFit
     ) -> CropEstimate:
         """Returns what cascade and network make of landmark fits."""
-        fit = self.settle(image, labels, fit)
+        fit = self.run_cascade(image, labels, fit)
         inputs, light = self.inputs(image, labels, fit)
         return self.apply(network(inputs), inputs, fit, light)
 
     def apply(
-        self, corrections: FaceCorrections, inputs: FaceInputs, fit: SettledFit, light: FirstLight
+        self, corrections: FaceCorrections, inputs: FaceInputs, fit: CascadeOutput, light: InitialLight
     ) -> CropEstimate:
         """Returns the corrected faces; with corrections of zero the fit, the average albedo and the first light.
 
@@ -315,7 +316,9 @@ class FitCorrector:
             albedo=self.mean_albedo * corrections.log_albedo.exp(),
             light_sh=light.exposure[:, None] * (light.shape + corrections.light),
             sigma_mm=self.average_sigma * (corrections.log_sigma + self.trend(trend_features(inputs, fit))).exp(),
-            strangeness=fit.looks[:, 0] if fit.looks.shape[1] else fit.looks.new_full((len(fit.looks),), torch.nan),
+            strangeness=fit.appearance_features[:, 0]
+            if fit.appearance_features.shape[1]
+            else fit.appearance_features.new_full((len(fit.appearance_features),), torch.nan),
         )
 
     def seen_albedo(
@@ -337,17 +340,17 @@ class FitCorrector:
         normals = vertex_normals(verts, self.model.faces)
         at = camera.project(verts) * 2 - 1
         seen = sample_at(_layers(image, labels), at)
-        shading = (self.transfer(normals) @ estimate.light_sh).clamp(min=_LEAST_SHADING)
-        wanted = (srgb_to_linear(seen[..., :3]) / shading).clamp(_LEAST_ALBEDO, 1.0)
+        shading = (self.transfer(normals) @ estimate.light_sh).clamp(min=_MIN_SHADING)
+        wanted = (srgb_to_linear(seen[..., :3]) / shading).clamp(_MIN_ALBEDO, 1.0)
         facing = ((seen_from_camera(verts, normals, camera) - 0.1) / 0.3).clamp(0, 1)
         weight = share * facing * _clear(seen, at, _BARE)
-        albedo = estimate.albedo.clamp(min=_LEAST_ALBEDO)
+        albedo = estimate.albedo.clamp(min=_MIN_ALBEDO)
         return (albedo.log() + weight[..., None] * (wanted.log() - albedo.log())).exp()
 
 
-def trend_features(inputs: FaceInputs, fit: SettledFit) -> Float[Tensor, "b g"]:
-    """Returns what an `ErrorTrend` looks at: the fits, and what their pictures look like."""
-    return torch.cat([inputs.fit_features, fit.looks], dim=1)
+def trend_features(inputs: FaceInputs, fit: CascadeOutput) -> Float[Tensor, "b g"]:
+    """Returns what a `LogErrorModel` looks at: the fits, and what their pictures look like."""
+    return torch.cat([inputs.fit_features, fit.appearance_features], dim=1)
 
 
 def _layers(image: UInt8[Tensor, "b h w 3"], labels: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b c h w"]:

@@ -115,7 +115,7 @@ def _zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return layer
 
 
-class FaceMeshNet(nn.Module):
+class FaceRegressor(nn.Module):
     """Corrections of a landmark fit from the picture, its label map and the fit.
 
     Args:
@@ -158,7 +158,7 @@ class FaceMeshNet(nn.Module):
         self.lattices = nn.ModuleList(Lattice(level) for level in LEVELS)
         coarse, middle, fine = graph_widths
         # Up the hierarchy: what the vertices know and see, from fine to coarse.
-        self.gather = nn.ModuleList(
+        self.encode = nn.ModuleList(
             [
                 _entry(vertex_channels, middle, 2),
                 _entry(middle + widths[1], middle),
@@ -169,14 +169,14 @@ class FaceMeshNet(nn.Module):
         squeezed = 16
         self.squeeze = nn.Conv2d(coarse, squeezed, 1)
         seen = squeezed * self._lattice(0).num_verts + widths[3] + fit_channels
-        self.mix = nn.Sequential(nn.Linear(seen, hidden), nn.LayerNorm(hidden), nn.SiLU())
-        self.think = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU())
+        self.fuse = nn.Sequential(nn.Linear(seen, hidden), nn.LayerNorm(hidden), nn.SiLU())
+        self.fuse_residual = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.SiLU())
         self.coefficient_head = _zero_linear(hidden, 6 + identity_modes + expression_modes)
         self.light_head = _zero_linear(hidden, 27)
         # Down again: what is known of the whole face meets the vertices, from coarse to fine.
-        self.tell = nn.Linear(hidden, coarse)
-        self.place = nn.Parameter(torch.zeros(1, coarse, self._lattice(0).side, self._lattice(0).side))
-        self.spread = _entry(coarse + middle, middle)
+        self.broadcast = nn.Linear(hidden, coarse)
+        self.position_embedding = nn.Parameter(torch.zeros(1, coarse, self._lattice(0).side, self._lattice(0).side))
+        self.upsample = _entry(coarse + middle, middle)
         self.refine = nn.ModuleList(nn.Sequential(*(Residual(w) for _ in range(blocks))) for w in (coarse, middle))
         # The finest level has 20 times the coarsest's cells: few channels, one convolution.
         self.narrow = nn.Conv2d(middle, fine // 2, 1)
@@ -203,19 +203,19 @@ class FaceMeshNet(nn.Module):
             for picture, lattice in zip(pictures[1:], (middle, coarse), strict=False)
         ]
         known = fine.from_verts(inputs.vertex_features.to(seen[0].dtype))
-        middle_x = torch.cat([self.gather[0](known), middle.from_verts(seen[0])], dim=1)
-        middle_x = middle.masked(self.gather[1](middle_x))
+        middle_x = torch.cat([self.encode[0](known), middle.from_verts(seen[0])], dim=1)
+        middle_x = middle.masked(self.encode[1](middle_x))
         coarse_x = torch.cat([middle_x[..., ::2, ::2], coarse.from_verts(seen[1])], dim=1)
-        coarse_x = self.coarse(coarse.masked(self.gather[2](coarse_x)))
+        coarse_x = self.coarse(coarse.masked(self.encode[2](coarse_x)))
 
         squeezed = coarse.to_verts(self.squeeze(coarse_x)).float().flatten(1)
-        mixed = self.mix(torch.cat([squeezed, whole, inputs.fit_features], dim=1))
-        mixed = mixed + self.think(mixed)
+        mixed = self.fuse(torch.cat([squeezed, whole, inputs.fit_features], dim=1))
+        mixed = mixed + self.fuse_residual(mixed)
 
-        y = coarse_x + (self.place + self.tell(mixed)[:, :, None, None]).to(coarse_x.dtype)
+        y = coarse_x + (self.position_embedding + self.broadcast(mixed)[:, :, None, None]).to(coarse_x.dtype)
         y = coarse.masked(self.refine[0](y))
         offsets = self._offsets(0, y)
-        y = self.spread(torch.cat([enlarge(y, coarse, middle), middle_x], dim=1))
+        y = self.upsample(torch.cat([enlarge(y, coarse, middle), middle_x], dim=1))
         y = middle.masked(self.refine[1](y))
         offsets = subdivide(offsets) + self._offsets(1, y)
         y = self.finest(torch.cat([enlarge(self.narrow(y), middle, fine), known.to(y.dtype)], dim=1))

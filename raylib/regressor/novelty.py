@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 _LOOKS = 60  # main directions that tell the trend of the errors what a picture looks like
-_LEAST_OUTSIDE = 1e-3  # mean square below which its logarithm would say more than there is to it
+_MIN_OUTSIDE = 1e-3  # mean square below which its logarithm would say more than there is to it
 
 
 @dataclass(frozen=True)
-class Strangeness:
+class OutOfDistributionScore:
     """Distance of pictures from those of the training, 0 for what is usual there and 1 for the mean photograph.
 
     The distance is that of Moghaddam and Pentland ("Probabilistic visual learning for object representation", PAMI
@@ -33,13 +33,13 @@ class Strangeness:
     noise: Float[Tensor, ""]
 
     @staticmethod
-    def none() -> Strangeness:
+    def none() -> OutOfDistributionScore:
         """Returns one to which every picture is usual."""
-        return Strangeness(torch.zeros(0, 0), torch.zeros(()), torch.ones(()), torch.zeros(()))
+        return OutOfDistributionScore(torch.zeros(0, 0), torch.zeros(()), torch.ones(()), torch.zeros(()))
 
-    def to(self, device: torch.device | str) -> Strangeness:
+    def to(self, device: torch.device | str) -> OutOfDistributionScore:
         """Returns it on a device."""
-        return Strangeness(*(t.to(device) for t in (self.basis, self.usual, self.unit, self.noise)))
+        return OutOfDistributionScore(*(t.to(device) for t in (self.basis, self.usual, self.unit, self.noise)))
 
     def __call__(self, features: Float[Tensor, "b f"]) -> tuple[Float[Tensor, "b 1"], Float[Tensor, "b l"]]:
         """Returns how strange pictures are, and what they look like: the distance's logarithm, and main directions.
@@ -52,9 +52,9 @@ class Strangeness:
         inside = features @ self.basis
         outside = features.square().sum(1, keepdim=True) - inside.square().sum(1, keepdim=True)
         outside = outside / features.shape[1]
-        looks = torch.cat([outside.clamp(min=_LEAST_OUTSIDE).log(), inside[:, :_LOOKS]], dim=1)
+        looks = torch.cat([outside.clamp(min=_MIN_OUTSIDE).log(), inside[:, :_LOOKS]], dim=1)
         return ((outside - self.usual) / self.unit).clamp(min=0), looks
 
-    def kept(self, strange: Float[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
+    def shrinkage(self, strange: Float[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
         """Returns the share of an identity to believe, 0 to 1: signal over signal and noise (Wiener)."""
         return 1 / (1 + self.noise * strange)

@@ -27,7 +27,8 @@ from raylib.regressor.weights import load_weights, shipped_weights
 INPUT_PX = 128
 """Side of the crop that the network sees."""
 SEEN_SHARE = 0.7
-"""How far albedo follows the photograph's colours where the bare face is seen (see `FitCorrector.seen_albedo`)."""
+"""How far albedo follows the photograph's colours where the bare face is seen (see
+`RegressorGeometry.seen_albedo`)."""
 
 
 def crop_fit(faces: FaceBatch, fit: LandmarkFit) -> CropFit:

@@ -12,7 +12,7 @@ _FURTHEST = 6.0  # deviations; nothing in the training set was further out
 
 
 @dataclass(frozen=True)
-class ErrorTrend:
+class LogErrorModel:
     """The logarithm of the error, linear in features and their squares, in a few patterns of vertices.
 
     The features are `regressor.corrections.trend_features`. Trained in closed form by ridge regression
@@ -32,13 +32,13 @@ class ErrorTrend:
     patterns: Float[Tensor, "k v"]
 
     @staticmethod
-    def empty(n_verts: int) -> ErrorTrend:
+    def empty(n_verts: int) -> LogErrorModel:
         """Returns a trend that says nothing."""
-        return ErrorTrend(torch.zeros(0), torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, n_verts))
+        return LogErrorModel(torch.zeros(0), torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, n_verts))
 
-    def to(self, device: torch.device | str) -> ErrorTrend:
+    def to(self, device: torch.device | str) -> LogErrorModel:
         """Returns the trend on a device."""
-        return ErrorTrend(*(t.to(device) for t in (self.means, self.spreads, self.weights, self.patterns)))
+        return LogErrorModel(*(t.to(device) for t in (self.means, self.spreads, self.weights, self.patterns)))
 
     def __call__(self, features: Float[Tensor, "b g"]) -> Float[Tensor, "b v"]:
         """Returns the logarithm of the factor on each vertex's usual error."""

@@ -15,14 +15,23 @@ from safetensors.torch import save_file
 
 from raylib.errors import ConfigError
 from raylib.morphable.model import LinearFaceModel
-from raylib.regressor.cascade import FitCascade
-from raylib.regressor.corrections import IMAGE_CHANNELS, VERTEX_CHANNELS, FitCorrector, fit_channels
-from raylib.regressor.network import FaceMeshNet
-from raylib.regressor.novelty import Strangeness
-from raylib.regressor.uncertainty import ErrorTrend
+from raylib.regressor.cascade import CascadedRegression
+from raylib.regressor.corrections import IMAGE_CHANNELS, VERTEX_CHANNELS, RegressorGeometry, fit_channels
+from raylib.regressor.network import FaceRegressor
+from raylib.regressor.novelty import OutOfDistributionScore
+from raylib.regressor.uncertainty import LogErrorModel
 from raylib.segmentation.labels import Label
 
 _FORMAT = "raylib.face_meshnet.4"
+# What the file calls the layers that have other names here.
+_NAMES_IN_FILE = {
+    "fuse": "mix",
+    "fuse_residual": "think",
+    "broadcast": "tell",
+    "position_embedding": "place",
+    "encode": "gather",
+    "upsample": "spread",
+}
 
 
 def shipped_weights() -> Path:
@@ -30,14 +39,14 @@ def shipped_weights() -> Path:
     return Path(str(files("raylib") / "weights" / "meshnet.safetensors"))
 
 
-def build_network(model: LinearFaceModel, architecture: Mapping[str, Any]) -> FaceMeshNet:
+def build_network(model: LinearFaceModel, architecture: Mapping[str, Any]) -> FaceRegressor:
     """Returns an untrained network that corrects fits of a face model; it changes nothing yet.
 
     Args:
         model: the face model.
-        architecture: `widths`, `graph_widths`, `hidden` and `blocks` of `FaceMeshNet`.
+        architecture: `widths`, `graph_widths`, `hidden` and `blocks` of `FaceRegressor`.
     """
-    return FaceMeshNet(
+    return FaceRegressor(
         image_channels=IMAGE_CHANNELS,
         vertex_channels=VERTEX_CHANNELS,
         fit_channels=fit_channels(model),
@@ -48,7 +57,7 @@ def build_network(model: LinearFaceModel, architecture: Mapping[str, Any]) -> Fa
 
 
 def save_weights(
-    network: FaceMeshNet, architecture: Mapping[str, object], corrector: FitCorrector, path: Path
+    network: FaceRegressor, architecture: Mapping[str, object], corrector: RegressorGeometry, path: Path
 ) -> None:
     """Writes a network's weights in half precision with all that is needed to use them.
 
@@ -65,11 +74,12 @@ def save_weights(
         "labels": ",".join(label.name.lower() for label in Label),
         "model_sha256": corrector.model.sha256,
     }
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    state = network.state_dict().items()
+    tensors = {f"network.{_renamed(name, _NAMES_IN_FILE)}": value for name, value in state}
     tensors |= {f"cascade.{name}": value for name, value in corrector.cascade.__dict__.items()}
     tensors |= {f"trend.{name}": value for name, value in corrector.trend.__dict__.items()}
     tensors |= {"mean_albedo": corrector.mean_albedo, "average_sigma": corrector.average_sigma}
-    tensors |= {f"closing.{name}": value for name, value in corrector.closing.__dict__.items()}
+    tensors |= {f"closing.{name}": value for name, value in corrector.gated_step.__dict__.items()}
     tensors |= {f"strangeness.{name}": value for name, value in corrector.strangeness.__dict__.items()}
     # Features' means and deviations are few and span many orders.
     single = [f"{of}.{name}" for of in ("cascade", "closing") for name in ("means", "spreads", "biases")]
@@ -78,7 +88,13 @@ def save_weights(
     save_file({name: tensor.contiguous() for name, tensor in kept.items()}, path, metadata)
 
 
-def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, FitCorrector]:
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    """Returns the name of a tensor with its first part replaced."""
+    head, dot, rest = name.partition(".")
+    return names.get(head, head) + dot + rest
+
+
+def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceRegressor, RegressorGeometry]:
     """Returns the network in a weights file, in single precision, and the corrector that it was trained with.
 
     Raises:
@@ -102,13 +118,16 @@ def load_weights(path: Path, model: LinearFaceModel) -> tuple[FaceMeshNet, FitCo
             f"{model.sha256[:12]}, the hash of {model.name!r}"
         )
     network = build_network(model, json.loads(metadata["architecture"]))
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    here = {name: own for own, name in _NAMES_IN_FILE.items()}
+    state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
+    network.load_state_dict({_renamed(name, here): tensor for name, tensor in state.items()})
     cascade, closing = (
-        FitCascade(*(tensors[f"{of}.{f.name}"] for f in fields(FitCascade))) for of in ("cascade", "closing")
+        CascadedRegression(*(tensors[f"{of}.{f.name}"] for f in fields(CascadedRegression)))
+        for of in ("cascade", "closing")
     )
-    trend = ErrorTrend(*(tensors[f"trend.{f.name}"] for f in fields(ErrorTrend)))
-    strangeness = Strangeness(*(tensors[f"strangeness.{f.name}"] for f in fields(Strangeness)))
-    corrector = FitCorrector(
+    trend = LogErrorModel(*(tensors[f"trend.{f.name}"] for f in fields(LogErrorModel)))
+    strangeness = OutOfDistributionScore(*(tensors[f"strangeness.{f.name}"] for f in fields(OutOfDistributionScore)))
+    corrector = RegressorGeometry(
         model, tensors["mean_albedo"], cascade, tensors["average_sigma"], trend, strangeness, closing
     )
     return network.eval(), corrector

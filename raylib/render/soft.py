@@ -1,8 +1,8 @@
 """The renderer for training: soft silhouettes and blending with gradients to shape, colour, light and camera.
 
 One call renders a batch: meshes of one topology, each with its own vertices, albedo, light, camera and background. On
-the CPU the fused kernels of `soft_kernels` rasterise and blend in one pass; elsewhere, or on request, PyTorch3D
-rasterises and the same formula blends its fragments.
+the CPU the fused kernels of `render.kernels.soft` rasterise and blend in one pass; elsewhere, or on request,
+PyTorch3D rasterises and the same formula blends its fragments.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ class _SoftBlend(torch.autograd.Function):
 def _blend_fragments(
     verts: Tensor, values: Tensor, face_uv: Tensor, faces: Tensor, settings: SoftSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same picture from PyTorch3D's fragments: the formula at the top of `soft_kernels`, K faces a pixel."""
+    """The same picture from PyTorch3D's fragments: the formula at the top of `render.kernels.soft`, K faces a
+    pixel."""
     from raylib.render.pytorch3d_backend import rasterize_pixel_verts
 
     reach = _REACH * settings.sigma_px2

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from raylib.lighting.color import linear_to_srgb
 from raylib.morphable.model import LinearFaceModel
 from raylib.report.page import base64_text
-from raylib.texture.texturer import Topology
+from raylib.texture.texturer import TextureLayout
 
 STEP_MM = 0.02
 """Vertices are rounded to this grid: a tenth of what a printer resolves, far below any error of the shape."""
@@ -47,7 +47,7 @@ class SharedTopology:
         """Returns the topology of a model."""
         uv = None if model.uv is None else model.uv.numpy()
         mirror = None if model.mirror_verts is None else model.mirror_verts.numpy()
-        topology = Topology.of(model.mean.numpy(), model.faces.numpy(), uv, mirror)
+        topology = TextureLayout.of(model.mean.numpy(), model.faces.numpy(), uv, mirror)
         landmarks = model.landmark_verts.numpy()
         candidates = np.full((68, max(1, model.contour_verts.shape[-1])), -1)
         candidates[:, 0] = landmarks

@@ -27,7 +27,7 @@ _STRIP = "strip"
 """Folder of pictures of the same faces, a file an epoch (epoch_0012.png)."""
 _ORIGINAL = "original.png"
 """What those faces are in truth."""
-_MOST_EPOCHS = 60
+_MAX_EPOCHS = 60
 _PICTURE_PX = 1800
 _GROUPS = ("val_f1_",)
 """Beginnings of names whose curves share a plot."""
@@ -138,7 +138,7 @@ def _files(run: int, output: Location, packs: Packs) -> dict[str, Any]:
     strips = [path for path in strips if path != original]
     if original is not None:
         _add_picture(packs, f"original{run}", output.read_bytes(original))
-    step = -(-len(strips) // _MOST_EPOCHS) or 1
+    step = -(-len(strips) // _MAX_EPOCHS) or 1
     for n, path in enumerate(strips[::-1][::step][::-1]):  # the last one always
         number = re.search(r"(\d+)\.png$", path)
         epochs.append({"epoch": int(number[1]) if number else n, "pack": f"strip{run}-{n}"})

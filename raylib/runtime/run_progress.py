@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from raylib.config import FAILED
 from raylib.runtime.progress import say
 
-_LEAST_RATE_SECONDS = 2.0  # a rate over less says nothing
+_MIN_RATE_SECONDS = 2.0  # a rate over less says nothing
 _RECENT = 200  # shards over which the present rate is taken
 
 
@@ -143,7 +143,7 @@ class RunProgress:
 
 def _rate(start: tuple[float, int], end: tuple[float, int]) -> float | None:
     seconds = end[0] - start[0]
-    return (end[1] - start[1]) / seconds if seconds >= _LEAST_RATE_SECONDS else None
+    return (end[1] - start[1]) / seconds if seconds >= _MIN_RATE_SECONDS else None
 
 
 def _duration(seconds: float) -> str:

@@ -20,8 +20,8 @@ from raylib.errors import ConfigError
 from raylib.lighting.color import srgb_to_linear
 from raylib.synthesis.atlas import CHANNELS, Atlas, atlas
 
-_MOST_YAW_DEG = 30.0
-_LEAST_SEEN = 0.45
+_MAX_YAW_DEG = 30.0
+_MIN_SEEN = 0.45
 """Share of the vertices that the photograph must have seen."""
 _COLUMNS = ("status", "morphable_model", "yaw_deg", "texture_uri", "albedo", "vertex_visibility")
 
@@ -53,7 +53,7 @@ def _usable(root: Path) -> list[str]:
             fits = (
                 row["status"] == "ok" and row["morphable_model"] == "prior" and row["texture_uri"] and row["albedo"]
             )
-            if fits and abs(row["yaw_deg"]) <= _MOST_YAW_DEG and np.mean(row["vertex_visibility"]) >= _LEAST_SEEN:
+            if fits and abs(row["yaw_deg"]) <= _MAX_YAW_DEG and np.mean(row["vertex_visibility"]) >= _MIN_SEEN:
                 found.append(row["texture_uri"])
     return sorted(found)
 

@@ -40,7 +40,7 @@ _TO_SRGB = linear_to_srgb(_GRID**2).float().numpy()
 
 
 @dataclass(frozen=True)
-class Topology:
+class TextureLayout:
     """What texturing needs to know of a mesh besides its vertices; made once for a model.
 
     Attributes:
@@ -59,14 +59,14 @@ class Topology:
         faces: Int[np.ndarray, "f 3"],
         uv: Float[np.ndarray, "v 2"] | None,
         mirror_verts: Int[np.ndarray, " v"] | None,
-    ) -> Topology:
+    ) -> TextureLayout:
         """Returns the topology of a model; one without texture coordinates is unrolled from a vertical cylinder,
         one without mirror pairs gets the vertex nearest to the reflected position."""
         if uv is None:
             uv = _cylinder_uv(mean)
         if mirror_verts is None:
             mirror_verts = np.asarray(cKDTree(mean).query(mean * np.array([-1.0, 1.0, 1.0]))[1])
-        return Topology(
+        return TextureLayout(
             np.ascontiguousarray(faces, dtype=np.int64),
             np.ascontiguousarray(uv, dtype=np.float32),
             np.ascontiguousarray(mirror_verts, dtype=np.int64),
@@ -147,7 +147,7 @@ class Texturer:
         max_texture_px: largest side of a texture; smaller ones are chosen where the photograph shows less.
     """
 
-    def __init__(self, topology: Topology, max_texture_px: int = 1024):
+    def __init__(self, topology: TextureLayout, max_texture_px: int = 1024):
         self.topology = topology
         self.max_texture_px = max_texture_px
         self._layout = lru_cache(maxsize=8)(self._make_layout)

@@ -22,8 +22,8 @@ import torch
 
 from raylib.config import TRAIN_MESHNET, FaceLossWeights, TrainRegressorConfig
 from raylib.morphable.model import load_prior
-from raylib.regressor.cascade import FitCascade
-from raylib.regressor.corrections import FitCorrector
+from raylib.regressor.cascade import CascadedRegression
+from raylib.regressor.corrections import RegressorGeometry
 from raylib.regressor.weights import build_network
 from raylib.runtime.command import parse
 from raylib.training.loop import Schedule, new_state, train_step
@@ -58,7 +58,7 @@ class Trainings:
         self._faces = np.arange(min(faces, len(self._held)))
         self._unseen = np.arange(min(photographs, len(self._photos) // 2))
         albedo = self._train.mean_albedo()
-        self._corrector = FitCorrector(self._model, albedo, FitCascade.empty(self._model))
+        self._corrector = RegressorGeometry(self._model, albedo, CascadedRegression.identity(self._model))
         self._device, self._precision = torch.device("cpu"), torch.float32
 
     def __call__(self, weights: FaceLossWeights, seed: int = 0) -> dict[str, float]:
@@ -87,7 +87,7 @@ class Trainings:
             for first in range(0, len(index), _BATCH):
                 batch = samples.batch(index[first : first + _BATCH])
                 seen, n = (batch.images, batch.labels), len(batch.images)
-                fit = self._corrector.settle(*seen, batch.fit)
+                fit = self._corrector.run_cascade(*seen, batch.fit)
                 inputs, light = self._corrector.inputs(*seen, fit)
                 corrections = network(inputs)
                 estimate = self._corrector.apply(corrections, inputs, fit, light)

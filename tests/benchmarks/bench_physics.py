@@ -52,7 +52,7 @@ from raylib.geometry.camera import Camera, focal_from_fov, rotation_from_euler_d
 from raylib.geometry.mesh import face_areas_normals, vertex_normals
 from raylib.lighting.color import srgb_to_linear
 from raylib.metrics.pictures import masked_ssim
-from raylib.reconstruction.methods import Method, load_method
+from raylib.reconstruction.methods import Estimator, load_method
 from raylib.refinement.refiner import Refiner
 from raylib.render import rasterize_pixels
 from raylib.segmentation.segmenter import FaceSegmenter
@@ -72,7 +72,7 @@ class Reconstructor:
 
     def __init__(self, name: str):
         config = ReconstructConfig(input="-", output="-", method=name)
-        self.method: Method = load_method(config)
+        self.method: Estimator = load_method(config)
         self.model = self.method.model
         self.refiner = Refiner(self.model, config.fit)
         self._segmenter = FaceSegmenter(device="cpu")

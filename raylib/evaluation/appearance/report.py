@@ -13,7 +13,7 @@ from raylib.evaluation.appearance.skin_tone import CLASSES
 from raylib.metrics.bootstrap import bootstrap_draws, measure, text, text_interval
 
 _BY_TONE = ("psnr", "albedo", "tone_deg", "sphere", "unseen_psnr")
-_LEAST_SHOTS = 2
+_MIN_SHOTS = 2
 
 
 def _means(values: Any, draws: Any) -> tuple[float, Any]:
@@ -57,7 +57,7 @@ def _inconstancy(method: Mapping[str, AppearanceErrors], resamples: int, seed: i
     for name in sorted(method):
         if (albedo := method[name].albedo) is not None:
             people[method[name].person].append(albedo)
-    values = np.array([inconstancy(shots) for shots in people.values() if len(shots) >= _LEAST_SHOTS])
+    values = np.array([inconstancy(shots) for shots in people.values() if len(shots) >= _MIN_SHOTS])
     if not len(values):
         return {**measure(float("nan"), np.array([np.nan])), "people": 0}
     value, drawn = _means(values, bootstrap_draws(len(values), resamples, seed).astype(np.float64))

@@ -30,7 +30,7 @@ FIGURES = (
 )  # fmt: skip
 """Figures of a face that are averaged over faces; NaN where one is not defined."""
 
-_LEAST_REGION_POINTS = 20
+_MIN_REGION_POINTS = 20
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _region_errors(
     """
     out = {}
     for name, index in regions.items():
-        if len(index) < _LEAST_REGION_POINTS:
+        if len(index) < _MIN_REGION_POINTS:
             return {}
         points = face.scan[index]
         own = refine_alignment(surface, error.alignment, points) if align else error.alignment

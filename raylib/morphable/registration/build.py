@@ -30,7 +30,7 @@ Ints = NDArray[np.int64]
 
 FORMAT_VERSION = "1"
 
-LEAST_MOTION_MM = 0.1
+MIN_MOTION_MM = 0.1
 """Expressions that move no vertex further are left out: they act on the pupils, which the template lacks."""
 
 FOLD_FACES = 100
@@ -111,7 +111,7 @@ def identity_modes(head: IctHead, maps: Resampling) -> tuple[Floats, Floats]:
 def expression_modes(head: IctHead, maps: Resampling) -> tuple[Floats, list[str]]:
     """Returns the expressions that move the template, and their names."""
     raw = np.stack([maps.motion @ mode for mode in head.expression.astype(np.float64)])
-    keep = np.linalg.norm(raw, axis=2).max(1) >= LEAST_MOTION_MM
+    keep = np.linalg.norm(raw, axis=2).max(1) >= MIN_MOTION_MM
     return raw[keep], [name for name, k in zip(head.expression_names, keep, strict=True) if k]
 
 

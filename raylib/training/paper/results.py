@@ -13,7 +13,7 @@ from raylib.config import TrainBabyMeshnetConfig, TrainPaperConfig
 from raylib.io.meshes import write_mesh
 from raylib.metrics.curves import draw_curves
 from raylib.paper.babymeshnet import BabyMeshNet
-from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.meshnet import MeshNet
 from raylib.paper.scene import TrainedMeshnet, save_meshnet
 from raylib.training.paper.tasks import BabyTask, FaceTask, PaperTask, as_bytes
 from raylib.training.ray_run import Trained
@@ -86,7 +86,7 @@ def _write_teapot(task: BabyTask, network: BabyMeshNet, out: Path) -> None:
 
 
 @torch.no_grad()
-def _write_faces(task: FaceTask, network: MeshNetPaper, out: Path) -> None:
+def _write_faces(task: FaceTask, network: MeshNet, out: Path) -> None:
     """Writes the weights, the paper's figures 8 and 9 (original, rendered, higher contrast), the strip and meshes."""
     paper = task.config.paper
     save_meshnet(TrainedMeshnet(network, task.template, paper), out / "meshnet.safetensors")

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from raylib.config import LossWeights, TrainBabyMeshnetConfig, TrainPaperConfig
 from raylib.datasets.face_set import FaceSet
-from raylib.geometry.mesh import FaceMesh
+from raylib.geometry.mesh import TemplateMesh
 from raylib.geometry.topology import Topology
 from raylib.paper.babymeshnet import BabyMeshNet
-from raylib.paper.meshnet import MeshNetPaper
+from raylib.paper.meshnet import MeshNet
 from raylib.paper.scene import TemplateScene, network_input
 from raylib.paper.templates import load_template
 from raylib.paper.vgg import VggFeatures, load_vgg
@@ -132,7 +132,7 @@ class FaceTask(PaperTask):
         super().__init__(config, len(train), len(self._train), worker)
         self.config, self.device = config, worker.device
         paper = config.paper
-        self.template: FaceMesh = load_template(paper.template)
+        self.template: TemplateMesh = load_template(paper.template)
         self.scene = TemplateScene(self.template, paper, config.image_px, worker.device)
         # A file of weights also serves as a measure for stages whose loss does without it.
         wanted = paper.loss.vgg > 0 or paper.vgg_weights != "torchvision"
@@ -140,9 +140,9 @@ class FaceTask(PaperTask):
         self.loss = PaperLoss(self.scene, paper.loss, self._vgg)
         self._topology = Topology(self.scene.faces, len(self.scene.verts))
 
-    def new_network(self) -> MeshNetPaper:
+    def new_network(self) -> MeshNet:
         """Returns MeshNet for the template."""
-        return MeshNetPaper(len(self.template.verts), self.config.image_px)
+        return MeshNet(len(self.template.verts), self.config.image_px)
 
     def tensors(self, chosen: Int64[np.ndarray, " b"]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns of some training faces the network's input, the pictures and where they show no background."""

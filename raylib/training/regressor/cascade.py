@@ -14,10 +14,10 @@ from raylib.config import TrainRegressorConfig
 from raylib.fitting.crop_space import CropFit
 from raylib.geometry.camera import Camera
 from raylib.morphable.model import LinearFaceModel, load_prior
-from raylib.regressor.cascade import FitCascade, cascade_features, descriptor_maps, posed
-from raylib.regressor.corrections import FitCorrector
-from raylib.regressor.network import FaceMeshNet
-from raylib.regressor.novelty import Strangeness
+from raylib.regressor.cascade import CascadedRegression, cascade_features, descriptor_maps, posed
+from raylib.regressor.corrections import RegressorGeometry
+from raylib.regressor.network import FaceRegressor
+from raylib.regressor.novelty import OutOfDistributionScore
 from raylib.regressor.weights import build_network, load_weights, save_weights
 from raylib.runtime.progress import watched
 from raylib.runtime.provenance import sha256
@@ -27,7 +27,7 @@ from raylib.training.regressor.samples import FaceSampleBatch, FaceSamples, Face
 
 _BATCH = 64
 _CASCADE_SAMPLES = 20_000
-_USUAL_SAMPLES = 4_000  # of them, to tell what is usual
+_TYPICAL_SAMPLES = 4_000  # of them, to tell what is usual
 _NOISE_DIRECTIONS = 400
 _MAIN_DIRECTIONS = 200
 _FACES_A_DIRECTION = 10  # fewer, and the training's own faces seem nearer than others of their kind
@@ -182,8 +182,8 @@ def train_cascade(
     seed: int = 0,
     photographs: FaceSamples | None = None,
     noise: float = 1.0,
-    known: FitCascade | None = None,
-) -> FitCascade:
+    known: CascadedRegression | None = None,
+) -> CascadedRegression:
     """Returns the cascade that ridge regression finds over samples with truth.
 
     Every sample counts twice: as it is, and mirrored, reframed and with landmarks nearer to the truth, since on
@@ -219,7 +219,7 @@ def train_cascade(
         if unknown is not None and real is not None:
             unknown.move(real @ weight + bias)
     weights, biases, means, spreads = (torch.stack(list(parts)) for parts in zip(*found, strict=True))
-    return FitCascade(weights, biases, means, spreads)
+    return CascadedRegression(weights, biases, means, spreads)
 
 
 def strangeness_of(
@@ -228,7 +228,7 @@ def strangeness_of(
     known_identity: Float[Tensor, "n k"],
     real_identity: Float[Tensor, "m k"],
     noise: float,
-) -> Strangeness:
+) -> OutOfDistributionScore:
     """Returns how strange pictures are, from features and identities of synthetic faces and of photographs.
 
     Where identities found in photographs scatter about the mean face more than those found in synthetic faces, the
@@ -244,21 +244,21 @@ def strangeness_of(
     rank = min(_MAIN_DIRECTIONS, len(known) // _FACES_A_DIRECTION)
     basis = torch.linalg.svd(known, full_matrices=False).Vh[:rank].T
     zero = known.new_zeros(())
-    usual = Strangeness(basis, zero, zero + 1, zero)(known)[0].mean()
-    unit = Strangeness(basis, usual, zero + 1, zero)(real)[0].mean().clamp(min=1e-6)
+    usual = OutOfDistributionScore(basis, zero, zero + 1, zero)(known)[0].mean()
+    unit = OutOfDistributionScore(basis, usual, zero + 1, zero)(real)[0].mean().clamp(min=1e-6)
     excess = real_identity.square().sum(1).mean() / known_identity.square().sum(1).mean() - 1
-    return Strangeness(basis, usual, unit, noise * excess.clamp(min=0))
+    return OutOfDistributionScore(basis, usual, unit, noise * excess.clamp(min=0))
 
 
 @torch.inference_mode()
 def strangeness(
     model: LinearFaceModel,
-    cascade: FitCascade,
+    cascade: CascadedRegression,
     samples: FaceSamples,
     index: Int[np.ndarray, " n"],
     photographs: FaceSamples,
     noise: float,
-) -> Strangeness:
+) -> OutOfDistributionScore:
     """Returns how strange pictures are to a cascade (see `strangeness_of`).
 
     Args:
@@ -284,7 +284,7 @@ def strangeness(
     return strangeness_of(known, real, known_identity, real_identity, noise)
 
 
-def start(config: TrainRegressorConfig) -> tuple[FaceMeshNet, FitCorrector]:
+def start(config: TrainRegressorConfig) -> tuple[FaceRegressor, RegressorGeometry]:
     """The network before the first step, and the corrector that goes with it.
 
     Where the cascade is trained, it is trained once: all workers read it from the cache.
@@ -310,23 +310,23 @@ def start(config: TrainRegressorConfig) -> tuple[FaceMeshNet, FitCorrector]:
 
 
 def _with_trained_cascade(
-    config: TrainRegressorConfig, model: LinearFaceModel, known: FitCorrector | None, noise: float
-) -> FitCorrector:
+    config: TrainRegressorConfig, model: LinearFaceModel, known: RegressorGeometry | None, noise: float
+) -> RegressorGeometry:
     """A new corrector, or the known one, whose cascade the samples taught."""
     face = config.face
     samples = FaceSamples(Path(face.cache) / "train", model)
     index = np.arange(min(len(samples), _CASCADE_SAMPLES))
     photos = FaceSamples(Path(face.cache) / "photographs", model) if noise else None
     if known is None:
-        corrector = FitCorrector(model, samples.mean_albedo(), FitCascade.empty(model))
+        corrector = RegressorGeometry(model, samples.mean_albedo(), CascadedRegression.identity(model))
         former, count, closing = None, face.cascade_steps, int(photos is not None)
     else:
-        corrector, former = known, known.cascade.then(known.closing)
-        count, closing = len(known.cascade.weights), len(known.closing.weights)
+        corrector, former = known, known.cascade.then(known.gated_step)
+        count, closing = len(known.cascade.weights), len(known.gated_step.weights)
     ridges = [face.cascade_ridge] * count + [face.closing_ridge] * closing
     steps = train_cascade(model, samples, index, ridges, config.seed, photos, noise, former)
-    corrector.cascade, corrector.closing = steps[:count], steps[count:]
+    corrector.cascade, corrector.gated_step = steps[:count], steps[count:]
     if photos is not None:
-        some = index[:_USUAL_SAMPLES]
+        some = index[:_TYPICAL_SAMPLES]
         corrector.strangeness = strangeness(model, corrector.cascade, samples, some, photos, noise)
     return corrector

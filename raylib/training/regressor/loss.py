@@ -16,14 +16,14 @@ from raylib.lighting.color import linear_to_srgb
 from raylib.lighting.lights import SphericalHarmonicLight
 from raylib.metrics.scan_error import FACE_RADIUS_MM
 from raylib.morphable.model import REGIONS, LinearFaceModel
-from raylib.regressor.corrections import CropEstimate, FitCorrector
+from raylib.regressor.corrections import CropEstimate, RegressorGeometry
 from raylib.regressor.network import FaceCorrections
 from raylib.render import RenderedImage, SoftRenderer, SoftSettings
 from raylib.segmentation.labels import Label
 from raylib.training.regressor.samples import FaceSampleBatch, FaceTruth
 
 _FIRST_INNER = 17  # landmarks 0..16 slide along the jaw
-_LEAST = 0.02  # of albedo and shading, under their logarithms
+_MIN = 0.02  # of albedo and shading, under their logarithms
 
 
 def vertex_weights(model: LinearFaceModel) -> Float[Tensor, " v"]:
@@ -66,7 +66,7 @@ class FaceLoss:
         render_px: side of the rendered crops.
     """
 
-    def __init__(self, corrector: FitCorrector, weights: FaceLossWeights, render_px: int):
+    def __init__(self, corrector: RegressorGeometry, weights: FaceLossWeights, render_px: int):
         self.corrector, self.weights = corrector, weights
         model = corrector.model
         self.topology = Topology(model.faces, len(model.mean))
@@ -141,12 +141,12 @@ class FaceLoss:
         if bool(lit.any()):
             # Which share of a colour is the skin's and which the light's one picture says only in part: a factor
             # common to the whole face counts a third.
-            ratio = (estimate.albedo[lit].clamp(min=_LEAST) / truth.albedo[lit].clamp(min=_LEAST)).log()
+            ratio = (estimate.albedo[lit].clamp(min=_MIN) / truth.albedo[lit].clamp(min=_MIN)).log()
             common = ratio.mean((1, 2), keepdim=True)
             terms["albedo"] = (((ratio - common).abs() + common.abs() / 3) * w[:, None]).mean()
             transfer = self.corrector.transfer(true_normals[lit])
-            shading = (transfer @ estimate.light_sh[lit]).clamp(min=_LEAST)
-            true_shading = (transfer @ truth.light_sh[lit]).clamp(min=_LEAST)
+            shading = (transfer @ estimate.light_sh[lit]).clamp(min=_MIN)
+            true_shading = (transfer @ truth.light_sh[lit]).clamp(min=_MIN)
             shade_ratio = (shading / true_shading).log()
             shade_common = shade_ratio.mean((1, 2), keepdim=True)
             terms["shading"] = (((shade_ratio - shade_common).abs() + shade_common.abs() / 3) * w[:, None]).mean()
@@ -160,7 +160,7 @@ class FaceLoss:
         off = (estimate.camera.project(estimate.verts_mm[:, index]) - marks).norm(dim=2)
         terms = {"landmark": 100 * functional.smooth_l1_loss(off, torch.zeros_like(off), beta=0.01)}
         if model.mirror_verts is not None:
-            log_albedo = estimate.albedo.clamp(min=_LEAST).log()
+            log_albedo = estimate.albedo.clamp(min=_MIN).log()
             terms["symmetry"] = (log_albedo - log_albedo[:, model.mirror_verts]).abs().mean()
             terms["smooth_albedo"] = (log_albedo - self.topology.neighbor_mean(log_albedo)).abs().mean()
         base = (estimate.verts_mm - estimate.offsets_mm).detach()

@@ -18,7 +18,7 @@ from raylib.lighting.spherical_harmonics import sh_basis
 from raylib.regressor.corrections import CropEstimate
 from raylib.synthesis import SyntheticFaces
 from raylib.training.regressor.loss import FaceLoss
-from raylib.training.regressor.samples import Picture
+from raylib.training.regressor.samples import LabelledFace
 from raylib.training.strips import row_of
 
 _MAX_PIXELS = 40_000_000
@@ -43,7 +43,7 @@ def whole_light(
     return np.asarray((light_sh + math.pi * towards[:, None] * lamp_color[None]) * gain, np.float32)
 
 
-def synthetic_pictures(faces: SyntheticFaces) -> list[Picture]:
+def synthetic_pictures(faces: SyntheticFaces) -> list[LabelledFace]:
     """Returns synthetic faces as pictures with their truth."""
     pictures = []
     for i in range(len(faces)):
@@ -53,7 +53,7 @@ def synthetic_pictures(faces: SyntheticFaces) -> list[Picture]:
         light = whole_light(faces.light_sh[i], faces.lamp_direction[i], faces.lamp_color[i], gain)
         camera = faces.camera.select(slice(i, i + 1))
         pictures.append(
-            Picture(faces.image[i], faces.landmarks[i], camera, faces.verts_mm[i], faces.albedo[i], light)
+            LabelledFace(faces.image[i], faces.landmarks[i], camera, faces.verts_mm[i], faces.albedo[i], light)
         )
     return pictures
 
@@ -78,13 +78,13 @@ def drawn_faces(loss: FaceLoss, faces: CropEstimate) -> UInt8[np.ndarray, "h w 3
     return np.concatenate([row_of(row) for row in rows])
 
 
-def photographs(paths: Sequence[Path], batch_size: int = 16) -> Iterator[tuple[list[Picture], list[int]]]:
+def photographs(paths: Sequence[Path], batch_size: int = 16) -> Iterator[tuple[list[LabelledFace], list[int]]]:
     """Yields photographs and their place in `paths`, some at a time; files that are no pictures are passed over."""
     for start in range(0, len(paths), batch_size):
         pictures, numbers = [], []
         for number, path in enumerate(paths[start : start + batch_size], start):
             try:
-                pictures.append(Picture(decode(path.read_bytes(), _MAX_PIXELS).rgb))
+                pictures.append(LabelledFace(decode(path.read_bytes(), _MAX_PIXELS).rgb))
             except RaylibError:
                 continue
             numbers.append(number)

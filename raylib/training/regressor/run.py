@@ -27,7 +27,7 @@ from raylib.synthesis.parquet import SyntheticDataset
 from raylib.training.loop import Worker
 from raylib.training.ray_run import Trained, absolute, absolute_run, check_storage, run_trainer
 from raylib.training.regressor.pictures import photographs, synthetic_pictures
-from raylib.training.regressor.samples import Picture, SampleMaker, write_samples, written_samples
+from raylib.training.regressor.samples import LabelledFace, SampleMaker, write_samples, written_samples
 from raylib.training.regressor.task import RegressorTask
 from raylib.training.regressor.uncertainty import set_uncertainty
 
@@ -36,7 +36,7 @@ _TOGETHER = 16  # pictures that are prepared together
 _DONE = "done"
 _MESHES = 4  # faces whose meshes are written
 
-Group = tuple[Sequence[Picture], Sequence[int]]
+Group = tuple[Sequence[LabelledFace], Sequence[int]]
 """Pictures that are prepared together, and a number for each."""
 
 
@@ -134,7 +134,7 @@ class _Preparer:
         self._maker = SampleMaker(load_prior())
 
     def make(
-        self, pictures: Sequence[Picture], groups: Sequence[int], seed: tuple[int, ...]
+        self, pictures: Sequence[LabelledFace], groups: Sequence[int], seed: tuple[int, ...]
     ) -> dict[str, np.ndarray]:
         """Returns what the `SampleMaker` does."""
         return self._maker(pictures, groups, seed)

@@ -30,11 +30,11 @@ from raylib.regressor.predictor import INPUT_PX, crop_fit
 from raylib.segmentation.segmenter import FaceSegmenter
 
 _SEGMENT_PX = 256  # the crop that the reconstruction segments
-_LEAST_FOV_DEG, _MOST_FOV_DEG = 18.0, 45.0
+_MIN_FOV_DEG, _MAX_FOV_DEG = 18.0, 45.0
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledFace:
     """A photograph or a synthetic face before detection.
 
     Attributes:
@@ -126,7 +126,7 @@ class SampleMaker:
         self._segmenter = FaceSegmenter(device=device)
 
     def __call__(
-        self, pictures: Sequence[Picture], groups: Sequence[int], seed: tuple[int, ...] = (0,)
+        self, pictures: Sequence[LabelledFace], groups: Sequence[int], seed: tuple[int, ...] = (0,)
     ) -> dict[str, np.ndarray]:
         """Returns the arrays of the samples of these pictures; pictures without a face are left out.
 
@@ -177,7 +177,7 @@ class SampleMaker:
             arrays |= {f"{prefix}_{name}": value for name, value in parts.items()}
         return {name: np.asarray(value) for name, value in arrays.items()}
 
-    def _landmarks(self, picture: Picture, rng: np.random.Generator) -> Float[np.ndarray, "68 2"] | None:
+    def _landmarks(self, picture: LabelledFace, rng: np.random.Generator) -> Float[np.ndarray, "68 2"] | None:
         """Returns dlib's landmarks, None where there is no face or they do not fit the one that is known."""
         faces = self._detector(picture.rgb)
         if picture.landmarks is None:
@@ -196,14 +196,14 @@ class SampleMaker:
         return marks if spread < 0.06 and off < 0.15 else None
 
 
-def _focal(picture: Picture, rng: np.random.Generator) -> float:
+def _focal(picture: LabelledFace, rng: np.random.Generator) -> float:
     """Returns the focal length that the job would use: known for a third, else from an assumed angle of view."""
     longer = torch.tensor([float(max(picture.rgb.shape[:2]))])
     if picture.camera is None:
         return float(focal_from_fov(30.0, longer))
     if rng.random() < 1 / 3:
         return float(picture.camera.focal_px)
-    fov = float(np.exp(rng.uniform(np.log(_LEAST_FOV_DEG), np.log(_MOST_FOV_DEG))))
+    fov = float(np.exp(rng.uniform(np.log(_MIN_FOV_DEG), np.log(_MAX_FOV_DEG))))
     return float(focal_from_fov(30.0 if rng.random() < 0.5 else fov, longer))
 
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from raylib.config import TrainRegressorConfig
 from raylib.errors import ConfigError
 from raylib.geometry.mesh import vertex_normals
-from raylib.regressor.corrections import CropEstimate, FitCorrector
-from raylib.regressor.network import FaceMeshNet
+from raylib.regressor.corrections import CropEstimate, RegressorGeometry
+from raylib.regressor.network import FaceRegressor
 from raylib.regressor.predictor import in_precision, unfolded
 from raylib.training.loop import Course, Schedule, Task, Worker
 from raylib.training.precision import resolve_precision
@@ -47,17 +47,17 @@ class CorrectionLosses:
         first_stage: network that photographs' shapes are held to.
     """
 
-    corrector: FitCorrector
+    corrector: RegressorGeometry
     loss: FaceLoss
     precision: torch.dtype
-    first_stage: FaceMeshNet | None = None
+    first_stage: FaceRegressor | None = None
 
     def __call__(self, model: nn.Module, batch: FaceBatch, done: float) -> dict[str, Float[Tensor, ""]]:
         """The loss and its terms; the share of the training that is `done` changes nothing."""
         samples, lit = batch
         seen = samples.images, samples.labels
         with torch.no_grad():
-            fit = self.corrector.settle(*seen, samples.fit, samples.truth.known < 0.5)
+            fit = self.corrector.run_cascade(*seen, samples.fit, samples.truth.known < 0.5)
             inputs, light = self.corrector.inputs(*seen, fit)
         corrections = in_precision(model, self.precision)(inputs)
         estimate = self.corrector.apply(corrections, inputs, fit, light)
@@ -111,7 +111,7 @@ class RegressorTask(Task[FaceBatch]):
             max_norm=_MAX_NORM,
         )
 
-    def new_network(self) -> FaceMeshNet:
+    def new_network(self) -> FaceRegressor:
         """The network that the run starts from."""
         return copy.deepcopy(self._network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -136,7 +136,7 @@ class RegressorTask(Task[FaceBatch]):
         """The loss of corrected faces and its terms."""
         return self._losses(model, batch, done)
 
-    def validate(self, network: FaceMeshNet) -> tuple[dict[str, float], int]:
+    def validate(self, network: FaceRegressor) -> tuple[dict[str, float], int]:
         """Errors of the network, of what it starts from and of the mean face."""
         index = np.arange(self._worker.rank, len(self.held_out), self._worker.world)
         weights, size = self._loss.vertex_weights, self._config.images_per_worker
@@ -149,7 +149,7 @@ class RegressorTask(Task[FaceBatch]):
     def _shown(self) -> FaceSampleBatch:
         return to_device(self.held_out.batch(strip_index(len(self.held_out))), self._worker.device)
 
-    def strip(self, network: FaceMeshNet) -> UInt8[np.ndarray, "h w 3"]:
+    def strip(self, network: FaceRegressor) -> UInt8[np.ndarray, "h w 3"]:
         """Some faces of the validation as estimated, above their bare shapes."""
         return drawn_faces(self._loss, estimate_samples(network, self.corrector, self._shown, self.precision))
 
@@ -157,7 +157,7 @@ class RegressorTask(Task[FaceBatch]):
         """Their crops."""
         return row_of(self._shown.images.cpu().numpy())
 
-    def estimated(self, network: FaceMeshNet, count: int) -> CropEstimate:
+    def estimated(self, network: FaceRegressor, count: int) -> CropEstimate:
         """At most so many faces of the strip, each once, as inference would give them."""
         some = self.held_out.batch(np.unique(strip_index(len(self.held_out)))[:count])
         return estimate_samples(network, self.corrector, some, self.precision)
@@ -247,7 +247,7 @@ def to_device(batch: FaceSampleBatch, device: torch.device) -> FaceSampleBatch:
 
 @torch.inference_mode()
 def estimate_samples(
-    network: FaceMeshNet, corrector: FitCorrector, batch: FaceSampleBatch, precision: torch.dtype
+    network: FaceRegressor, corrector: RegressorGeometry, batch: FaceSampleBatch, precision: torch.dtype
 ) -> CropEstimate:
     """The network's faces as inference would give them."""
     estimate = corrector.estimate(in_precision(network, precision), batch.images, batch.labels, batch.fit)
@@ -277,8 +277,8 @@ def figures(
 
 
 def validate(
-    network: FaceMeshNet,
-    corrector: FitCorrector,
+    network: FaceRegressor,
+    corrector: RegressorGeometry,
     samples: FaceSamples,
     index: Int[np.ndarray, " n"],
     weights: Float[Tensor, " v"],
@@ -293,7 +293,7 @@ def validate(
     for first in range(0, len(index), batch_size):
         batch = to_device(samples.batch(index[first : first + batch_size]), device)
         estimate = estimate_samples(network, corrector, batch, precision)
-        settled = corrector.settle(batch.images, batch.labels, batch.fit)
+        settled = corrector.run_cascade(batch.images, batch.labels, batch.fit)
         fitted = model.verts(batch.fit.identity, batch.fit.expression)
         row: dict[str, float] = {}
         compared = {

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from raylib.geometry.similarity import similarity
-from raylib.regressor.corrections import FitCorrector, trend_features
-from raylib.regressor.network import FaceMeshNet
+from raylib.regressor.corrections import RegressorGeometry, trend_features
+from raylib.regressor.network import FaceRegressor
 from raylib.regressor.predictor import in_precision, unfolded
-from raylib.regressor.uncertainty import ErrorTrend, with_squares
+from raylib.regressor.uncertainty import LogErrorModel, with_squares
 from raylib.runtime.progress import watched
 from raylib.training.regressor.cascade import ridge_weights
 from raylib.training.regressor.loss import vertex_weights
@@ -23,7 +23,7 @@ _BATCH = 32
 _FACES = 20_000  # of the training, for the trend
 _PATTERNS = 30
 _RIDGE = 0.3  # penalty, as a share of the number of faces, on features of variance one
-_LEAST_ERROR_MM = 0.05  # below, an error is chance, and its logarithm would steer the regression
+_MIN_ERROR_MM = 0.05  # below, an error is chance, and its logarithm would steer the regression
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class JudgedErrors:
     """
 
     error_mm: Float[Tensor, "n v"]
-    log_said: Float[Tensor, "n v"]
+    log_predicted: Float[Tensor, "n v"]
     features: Float[Tensor, "n g"]
 
 
 @torch.inference_mode()
 def judged_errors(
-    network: FaceMeshNet,
-    corrector: FitCorrector,
+    network: FaceRegressor,
+    corrector: RegressorGeometry,
     samples: FaceSamples,
     index: Int[np.ndarray, " n"],
     weights: Float[Tensor, " v"],
@@ -65,7 +65,7 @@ def judged_errors(
     errors, said, features = [], [], []
     for start in watched(range(0, len(index), _BATCH), "batches judged"):
         batch = samples.batch(index[start : start + _BATCH])
-        fit = corrector.settle(batch.images, batch.labels, batch.fit)
+        fit = corrector.run_cascade(batch.images, batch.labels, batch.fit)
         inputs, light = corrector.inputs(batch.images, batch.labels, fit)
         estimate = unfolded(corrector.apply(run(inputs), inputs, fit, light), corrector.model.faces)
         pairs = zip(estimate.verts_mm.double().numpy(), batch.truth.verts_mm.double().numpy(), strict=True)
@@ -77,7 +77,7 @@ def judged_errors(
     return JudgedErrors(torch.stack(errors), torch.cat(said), torch.cat(features))
 
 
-def error_trend(judged: JudgedErrors) -> ErrorTrend:
+def error_trend(judged: JudgedErrors) -> LogErrorModel:
     """Returns what fits tell of the errors, by ridge regression.
 
     Logarithms are regressed, in the patterns of vertices in which they vary most: a single vertex's error is mostly
@@ -90,22 +90,22 @@ def error_trend(judged: JudgedErrors) -> ErrorTrend:
     means, spreads = features.mean(0), features.std(0).clamp(min=1e-4)
     x = with_squares(features, means, spreads)
     weights = ridge_weights(x.T @ x / len(x), x.T @ (u * s) / len(x), _RIDGE)
-    return ErrorTrend(means.float(), spreads.float(), weights.float(), patterns.float())
+    return LogErrorModel(means.float(), spreads.float(), weights.float(), patterns.float())
 
 
-def said_share(judged: JudgedErrors, trend: ErrorTrend) -> float:
+def network_weight(judged: JudgedErrors, trend: LogErrorModel) -> float:
     """Returns how far the network's own say tells what the trend leaves, 0 to 1, by least squares on the logarithms.
 
     A network that learns uncertainty from single faces' errors says little that their fits do not tell better; what
     it says besides is noise, and is to count for no more than it knows.
     """
     left = _log_errors(judged) - trend(judged.features)
-    left, said = left - left.mean(0), judged.log_said - judged.log_said.mean(0)
+    left, said = left - left.mean(0), judged.log_predicted - judged.log_predicted.mean(0)
     return float(((left * said).sum() / said.square().sum().clamp(min=1e-12)).clamp(0, 1))
 
 
 def _log_errors(judged: JudgedErrors) -> Float[Tensor, "n v"]:
-    return (judged.error_mm.double() + _LEAST_ERROR_MM).log()
+    return (judged.error_mm.double() + _MIN_ERROR_MM).log()
 
 
 def calibrated_sigma(judged: JudgedErrors, mirror: Int[Tensor, " v"] | None) -> Float[Tensor, " v"]:
@@ -117,26 +117,26 @@ def calibrated_sigma(judged: JudgedErrors, mirror: Int[Tensor, " v"] | None) -> 
         judged: errors on faces that nothing was trained on.
         mirror: the vertex on the other side.
     """
-    ratio = judged.error_mm.mean(0) / judged.log_said.exp().mean(0)
+    ratio = judged.error_mm.mean(0) / judged.log_predicted.exp().mean(0)
     return ratio if mirror is None else (ratio + ratio[mirror]) / 2
 
 
 def set_uncertainty(
-    network: FaceMeshNet,
-    corrector: FitCorrector,
+    network: FaceRegressor,
+    corrector: RegressorGeometry,
     training: FaceSamples,
     held_out: FaceSamples,
     precision: torch.dtype,
 ) -> None:
     """Gives a corrector the trend of the errors on faces of the training, and an average that holds on others.
 
-    The network's own say is reduced to what it adds to the trend (`said_share`).
+    The network's own say is reduced to what it adds to the trend (`network_weight`).
     """
     weights = vertex_weights(corrector.model)
-    corrector.trend = ErrorTrend.empty(len(weights))
+    corrector.trend = LogErrorModel.empty(len(weights))
     some = np.arange(min(len(training), _FACES))
     judged = judged_errors(network, corrector, training, some, weights, precision)
     corrector.trend = error_trend(judged)
-    network.scale_uncertainty(said_share(judged, corrector.trend))
+    network.scale_uncertainty(network_weight(judged, corrector.trend))
     judged = judged_errors(network, corrector, held_out, np.arange(len(held_out)), weights, precision)
     corrector.average_sigma = calibrated_sigma(judged, corrector.model.mirror_verts)
