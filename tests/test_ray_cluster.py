@@ -53,6 +53,7 @@ def test_twice_late_and_other_failures_are_told():
 
 
 def test_what_answers_but_is_no_ray_is_told_within_seconds(monkeypatch):
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: False)  # other tests' Ray may run in this process
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(5)

@@ -84,6 +84,7 @@ def test_a_job_can_be_stopped_from_its_first_imports_on(job, number, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests may run under nohup
     )
     try:
         with pipe.open("w"):  # opens when the job reads it

@@ -107,8 +107,9 @@ def _say_stock(console: Console, stock: Stock, finished: Finished) -> None:
     listed = f"{stock.listed} images listed" if stock.whole else f"more than {stock.listed - 1} images listed"
     say(console, f"{listed}; {passed_over(stock.passed)}" if stock.passed else listed)
     if finished.images:
+        of = f" of {stock.listed}" if stock.whole else ""
         again = f", {len(finished.again)} are done again" if finished.again else ""
-        say(console, f"{finished.images - len(finished.again)} images are done already{again}")
+        say(console, f"{finished.images - len(finished.again)}{of} images are done already{again}")
 
 
 def _less_than_expected(config: ReconstructConfig, finished: Finished, stock: Stock) -> str | None:
