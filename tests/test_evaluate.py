@@ -23,7 +23,8 @@ def test_the_first_word_chooses_the_job_and_the_rest_are_its_options(monkeypatch
     with pytest.raises(SystemExit) as stop:
         main_with_commands({"segmentation": Command(run, EvaluateSegmentationConfig, "", print)})
     assert stop.value.code == 3
-    assert (seen[0].out, seen[0].data.fasseg, seen[0].occlusion) == (str(Path.cwd() / "x"), str(Path.cwd() / "y"), 0.2)
+    here = Path.cwd()
+    assert (seen[0].out, seen[0].data.fasseg, seen[0].occlusion) == (str(here / "x"), str(here / "y"), 0.2)
 
 
 @pytest.mark.parametrize(
