@@ -135,14 +135,14 @@ import sys, time
 sys.path.insert(0, {tests!r})
 import numpy as np
 import test_parallel as t
-from raylib import parallel
+from raylib.kernels import threads
 
 numbers, squares, by = t._arrays()
 _, negated, _ = t._arrays()
-parallel.run_parts(t._square, 2, numbers, squares, by)
-parallel.run_parts(t._negate, 2, numbers, negated, by)
+threads.run_parts(t._square, 2, numbers, squares, by)
+threads.run_parts(t._negate, 2, numbers, negated, by)
 assert np.array_equal(squares, numbers**2) and np.array_equal(negated, -numbers)
-print([sum(e.stats.cache_misses.values()) for e in parallel._entries.values()])
+print([sum(e.stats.cache_misses.values()) for e in threads._entries.values()])
 time.sleep({sleep})
 """
 

@@ -52,7 +52,7 @@ READERS: dict[type, tuple[tuple[ModuleType, ...], set[str]]] = {
     settings.TermWeights: ((meshnet_loss,), {"w"}),
     settings.MeshnetData: ((meshnet_data,), {"data"}),
     settings.SegmentationData: ((segmentation_sets,), {"data"}),
-    settings.FaceSettings: ((faces, face_set), {"s", "settings"}),
+    settings.FaceSearchSettings: ((faces, face_set), {"s", "settings"}),
     settings.TrainStage: ((unet_loop,), {"stage", "stages"}),
 }
 """Modules that read the settings of a class, and what they call its instances."""

@@ -9,7 +9,7 @@ from raylib.config.checks import require
 from raylib.config.choice import Choice
 from raylib.config.face_meshnet import FaceMeshNetSettings
 from raylib.config.paths import path_field
-from raylib.config.reconstruct import FaceSettings
+from raylib.config.reconstruct import FaceSearchSettings
 from raylib.config.segmentation import SegmentationData
 from raylib.config.training import TrainRun
 
@@ -35,7 +35,7 @@ class MeshnetData:
     rendered: int = 0
     labelled: SegmentationData = field(default_factory=SegmentationData)
     photos: str | None = field(default=None, metadata=path_field())
-    faces: FaceSettings = field(default_factory=FaceSettings)
+    faces: FaceSearchSettings = field(default_factory=FaceSearchSettings)
     crop: bool = True
     validation_share: float = 0.1
     cache: str = field(default="out/cache", metadata=path_field(output=True))

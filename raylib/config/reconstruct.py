@@ -32,7 +32,7 @@ REPLACED = {
 
 
 @dataclass(frozen=True)
-class FaceSettings:
+class FaceSearchSettings:
     """How faces are looked for in a photograph (`faces`).
 
     Attributes:
@@ -50,9 +50,6 @@ class FaceSettings:
         cnn_max_side: longer side in pixels to which the photograph is brought, up or down, for the CNN.
         cnn_min_score: lowest score of a CNN detection, without unit.
         max_faces: how many faces are kept of an image, the largest.
-        min_quality: a face whose reconstruction is right with less than this probability (column quality) gets a
-            row with status low_quality and no mesh: drawings, halves of faces, heads turned by 60 degrees or more;
-            0 makes a mesh of everything.
     """
 
     detector: DetectorChoice = "hog_then_cnn"
@@ -64,7 +61,6 @@ class FaceSettings:
     cnn_max_side: int = 480
     cnn_min_score: float = 0.6
     max_faces: int = 100
-    min_quality: float = 0.3
 
     def __post_init__(self) -> None:
         require(self.detect_max_side >= 80, "detect_max_side", self.detect_max_side, "at least 80 pixels")
@@ -72,6 +68,22 @@ class FaceSettings:
         require(self.search_megapixels >= 0, "search_megapixels", self.search_megapixels, "0 or more megapixels")
         require(self.cnn_max_side >= 80, "cnn_max_side", self.cnn_max_side, "at least 80 pixels")
         require(self.max_faces >= 1, "max_faces", self.max_faces, "at least 1")
+
+
+@dataclass(frozen=True)
+class FaceSettings(FaceSearchSettings):
+    """How faces are looked for in a photograph, and which of them get a mesh (`faces`).
+
+    Attributes:
+        min_quality: a face whose reconstruction is right with less than this probability (column quality) gets a
+            row with status low_quality and no mesh: drawings, halves of faces, heads turned by 60 degrees or more;
+            0 makes a mesh of everything.
+    """
+
+    min_quality: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 <= self.min_quality <= 1, "min_quality", self.min_quality, "a probability from 0 to 1")
 
 

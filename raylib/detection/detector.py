@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from raylib.config import FaceSettings
+from raylib.config import FaceSearchSettings
 from raylib.detection import search as face_search
 from raylib.detection.search import Detection
 from raylib.errors import ConfigError
@@ -91,7 +91,7 @@ class FaceDetector:
         settings: what to look for and how hard.
     """
 
-    def __init__(self, settings: FaceSettings):
+    def __init__(self, settings: FaceSearchSettings):
         self.settings = settings
         self._hog = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(str(dlib_file("shape_predictor_68_face_landmarks.dat")))

@@ -13,7 +13,7 @@ import ray
 from jaxtyping import Int
 from ray.exceptions import WorkerCrashedError
 
-from raylib.config import FaceSettings, MeshnetData
+from raylib.config import FaceSearchSettings, MeshnetData
 from raylib.datasets.face_set import FaceSet, cached, labelled_face, photographed_faces
 from raylib.datasets.labelled import LabelledPhoto
 from raylib.datasets.rendered_faces import render_faces
@@ -30,12 +30,12 @@ _FILES_PER_TASK = 24
 Faces = list[tuple[np.ndarray, np.ndarray]]
 
 
-def _labelled_chunk(photos: Sequence[LabelledPhoto], size: int, settings: FaceSettings | None) -> Faces:
+def _labelled_chunk(photos: Sequence[LabelledPhoto], size: int, settings: FaceSearchSettings | None) -> Faces:
     detector = FaceDetector(settings) if settings is not None else None
     return [labelled_face(photo, size, detector) for photo in photos]
 
 
-def _photo_chunk(paths: Sequence[Path], size: int, settings: FaceSettings) -> Faces:
+def _photo_chunk(paths: Sequence[Path], size: int, settings: FaceSearchSettings) -> Faces:
     detector, segmenter = FaceDetector(settings), FaceSegmenter()
     return [face for path in paths for face in photographed_faces(path, size, detector, segmenter)]
 
