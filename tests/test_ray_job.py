@@ -83,16 +83,21 @@ def test_submitted_to_a_cluster(head, inputs, tmp_path):
         time.sleep(2)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert json.loads((tmp_path / "run.json").read_text())["images_by_status"] == {"ok": 1, "decode_error": 1}
+    command[command.index(tmp_path)] = "out"
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode != 0 and "output is 'out', a relative path" in done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_run_against_a_started_cluster(head, inputs, tmp_path):
     env, address, _ = head
-    command = [sys.executable, "jobs/reconstruct.py", "--config", "configs/reconstruct.yaml"]
-    command += ["--input", inputs, "--output", tmp_path, "--faces.detector", "hog"]
+    # Relative paths are seen from where the job is started, not from where Ray was.
+    shutil.copytree(inputs, tmp_path / "in")
+    command = [sys.executable, ROOT / "jobs/reconstruct.py", "--config", ROOT / "configs/reconstruct.yaml"]
+    command += ["--input", "in", "--output", "./out", "--faces.detector", "hog"]
     done = subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=tmp_path,
         env=env | {"RAY_ADDRESS": address},
         capture_output=True,
         text=True,
@@ -100,5 +105,8 @@ def test_run_against_a_started_cluster(head, inputs, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "run.json").read_text())["images_by_status"] == {"ok": 1, "decode_error": 1}
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["images_by_status"] == {"ok": 1, "decode_error": 1}
+    assert record["config"]["input"] == str(tmp_path / "in")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     assert "broken.jpg" in done.stdout and "2 images" in done.stdout

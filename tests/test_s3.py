@@ -3,6 +3,8 @@
 import io
 import json
 import socket
+import zipfile
+from collections import Counter
 
 import duckdb
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError, StorageError
 from raylib.io.storage import Location, check_writable, open_input
 from raylib.reconstruction.folders import image_files
+from raylib.reconstruction.listing import Inputs
 from raylib.reconstruction.run import reconstruct
 from raylib.runtime.command import parse
 
@@ -79,6 +82,44 @@ def test_bucket_to_bucket(s3, photographs, ray_session):
     again = Console(file=io.StringIO(), width=200)
     assert reconstruct(config, again) == 0
     assert "3 of 3 images are done already" in again.file.getvalue()
+
+
+def test_the_output_and_other_runs_in_the_bucket_are_passed_over(s3):
+    gate, filesystem = s3
+    face = "0123456789abcdef"
+    run = json.dumps({"job": "reconstruct", "versions": {"physface": "1"}}).encode()
+    contents = {
+        "a.png": b"x",
+        "meshes/mine.png": b"x",  # a folder of such a name, and no run beside it
+        f"killed/meshes/{face}/{face}-0-preview.png": b"x",
+        "old/meshes/b.png": b"x",
+        "old/report-data/c.jpg": b"x",
+        "old/run.json": run,
+        "out/meshes/d.png": b"x",
+        "outside.png": b"x",
+    }
+    for name, content in contents.items():
+        filesystem.pipe(f"photos/album/{name}", content)
+    config = ReconstructConfig("s3://photos/album", "s3://photos/album/out/", storage_options=options(gate.url))
+    passed: Counter[str] = Counter()
+    inputs = Inputs.of(config).checked()
+    found = [inputs.shown(item) for item in inputs.items(passed)]
+    assert found == [f"s3://photos/album/{name}" for name in ("a.png", "meshes/mine.png", "outside.png")]
+    assert passed == {"this run's output": 1, "another run's output": 3, "no image (.json)": 1}
+
+
+def test_an_archive_in_a_bucket_takes_the_bucket_s_options(s3):
+    gate, filesystem = s3
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("deep/a.png", "content")
+    filesystem.pipe("photos/packed/album.zip", packed.getvalue())
+    for given in ("s3://photos/packed/album.zip", "zip://::s3://photos/packed/album.zip"):
+        inputs = Inputs.of(ReconstructConfig(given, "out", storage_options=options(gate.url))).checked()
+        (item,) = inputs.items()
+        assert inputs.shown(item) == "zip://deep/a.png::s3://photos/packed/album.zip"
+        location, path = inputs.resolve(item)
+        assert location.read_bytes(path) == b"content"
 
 
 @pytest.mark.parametrize(("change", "message"), [("input", "does not exist"), ("output", "cannot be written")])
