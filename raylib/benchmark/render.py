@@ -50,7 +50,7 @@ _MIN_SECONDS = 1.0
 _FIRST_RENDER = """
 import torch
 from raylib.geometry.camera import Camera
-from raylib.geometry.mesh import hemisphere
+from raylib.geometry.subdivision import hemisphere
 from raylib.render import SoftRenderer, SoftSettings
 
 mesh = hemisphere(3)
