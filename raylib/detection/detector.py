@@ -304,6 +304,18 @@ def _box(rect: dlib.rectangle, scale: float) -> np.ndarray:
     return (corners + 0.5) * np.float32(scale)
 
 
+def _bordered(
+    part: UInt8[np.ndarray, "h w 3"], across: tuple[int, int], down: tuple[int, int]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Returns a picture with its border repeated outwards, or cut off where a number is negative."""
+    rows = np.arange(-down[0], len(part) + down[1]).clip(0, len(part) - 1)
+    wide = np.empty((len(part), part.shape[1] + across[0] + across[1], 3), np.uint8)
+    wide[:, across[0] : across[0] + part.shape[1]] = part
+    wide[:, : across[0]] = part[:, :1]
+    wide[:, across[0] + part.shape[1] :] = part[:, -1:]
+    return wide[rows]
+
+
 def sampled(rgb: np.ndarray, to_photo: np.ndarray, size: int, how: Image.Resampling) -> np.ndarray:
     """Returns a square of `size` pixels that shows where an affine map takes it, smoothed before it is reduced."""
     pixels_per_pixel = float(np.linalg.norm(to_photo[:, 0]))
@@ -312,12 +324,12 @@ def sampled(rgb: np.ndarray, to_photo: np.ndarray, size: int, how: Image.Resampl
     low = np.floor(corners.min(axis=0) - margin).astype(int)
     high = np.ceil(corners.max(axis=0) + margin).astype(int)
     factor = max(1, int(pixels_per_pixel))
-    if (low >= 0).all() and (high <= rgb.shape[1::-1]).all():
-        part = rgb[low[1] : high[1], low[0] : high[0]]
-    else:
-        rows = np.clip(np.arange(low[1], high[1]), 0, rgb.shape[0] - 1)
-        columns = np.clip(np.arange(low[0], high[0]), 0, rgb.shape[1] - 1)
-        part = rgb[np.ix_(rows, columns)]
+    first = np.clip(low, 0, np.array(rgb.shape[1::-1]) - 1)
+    last = np.clip(high, first + 1, rgb.shape[1::-1])
+    part = rgb[first[1] : last[1], first[0] : last[0]]
+    beyond = [(int(a), int(b)) for a, b in zip(first - low, high - last, strict=True)]
+    if any(max(pair) > 0 for pair in beyond):
+        part = _bordered(part, *beyond)
     patch = Image.fromarray(part)
     patch = patch.reduce(factor) if factor > 1 else patch
     # Pillow's AFFINE maps pixel centres of the output to pixel centres of the input, as our spaces do.
