@@ -124,8 +124,8 @@ def _lasting(stream: TextIO, number: int) -> TextIO:
         raw = _LastingFile(number, lambda: not _working)
     except (OSError, ValueError):  # closed, as by `>&-`
         return stream
-    lines = stream.line_buffering or number == 2
-    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=lines)
+    # By lines, also into a file: what was said last stands last there, errors among it.
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", line_buffering=True)
 
 
 def _prepare() -> None:
