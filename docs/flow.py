@@ -19,14 +19,14 @@ BASIS = ("morphable", "render", "lighting", "geometry", "kernels")
 
 SPREAD = (
     ("reconstruction", "spreads the stages over Ray"),
-    ("training", "teaches segmentation and regressor"),
+    ("training", "trains segmentation and regressor"),
     ("synthesis", "makes faces with known truth"),
     ("evaluation", "compares results with truth"),
     ("report", "shows runs in a browser"),
 )
 """Packages around the flow."""
 
-WIDTH, HEIGHT, COLUMNS, ROWS, BOX, GAP = 980, 442, 4, 2, (214, 66), (28, 34)
+WIDTH, HEIGHT, COLUMNS, ROWS, BOX, GAP = 980, 420, 4, 2, (214, 66), (28, 34)
 
 
 def box(x: float, y: float, width: float, height: float, fill: str, title: str, *lines: str) -> str:
