@@ -178,7 +178,7 @@ def test_every_source_gives_the_same_photograph(portrait):
 def test_an_image_of_any_mode_is_a_photograph(photographs):
     with Image.open(photographs / "astronaut.png") as image:
         small = image.convert("RGB").resize((60, 60))
-    for mode in ("L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "1"):
+    for mode in ("L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16", "1"):
         converted = small.convert("L").convert("I;16") if mode == "I;16" else small.convert(mode)
         assert raylib.load_image(converted).rgb.shape == (60, 60, 3), mode
     assert np.abs(raylib.load_image(small.convert("CMYK")).rgb.astype(int) - np.asarray(small)).mean() < 25

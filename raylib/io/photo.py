@@ -21,7 +21,7 @@ PhotoSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndar
 _MAX_PIXELS = 100_000_000
 _TRIES = 3  # someone waits for the answer; a job would try for a minute
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-_TIFF_MODES = ("CMYK", "YCbCr", "LAB", "F", "I")
+_TIFF_MODES = ("CMYK", "LAB", "F", "I")
 
 
 @dataclass(frozen=True)
