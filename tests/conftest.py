@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# As the jobs have it (see runtime/command.py); read when torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -12,10 +12,10 @@ import ray
 
 from raylib.config import ReconstructConfig
 from raylib.io.storage import Location
+from raylib.pipeline import load_method
 from raylib.reconstruction.detect_stage import AnalysedImage
 from raylib.reconstruction.mesh_actor import MeshStage
 from raylib.reconstruction.mesh_stage import MeshingSettings, ReconstructStage
-from raylib.reconstruction.methods import load_method
 
 
 def make(tally: bytes):
@@ -46,8 +46,8 @@ def test_warming_up_does_all_that_a_face_needs(tmp_path, monkeypatch):
     config = ReconstructConfig("in", str(tmp_path))
     stage = ReconstructStage(load_method(config), Location(str(tmp_path)), MeshingSettings(config, ""))
     textured = []
-    texturer = stage._texturer
-    monkeypatch.setattr(stage, "_texturer", lambda *args: textured.append(texturer(*args)) or textured[-1])
+    texturer = stage._pipeline._texturer
+    monkeypatch.setattr(stage._pipeline, "_texturer", lambda *args: textured.append(texturer(*args)) or textured[-1])
     stage.warm_up()
     assert len(textured) == 1 and np.isfinite(textured[0].vertex_colors).all()
     assert not list(tmp_path.iterdir())

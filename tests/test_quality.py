@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
-from raylib.detection.alignment import crop_face
+from raylib.detection.alignment import CROP_PX, FoundFace, Patch, crop_face
 from raylib.detection.detector import FaceDetector
 from raylib.io.images import decode
 from raylib.io.storage import Location
 from raylib.metrics.quality import Evidence, Quality, picture_evidence
-from raylib.reconstruction.detect_stage import CROP_PX, AnalysedImage, FoundFace, Patch
+from raylib.pipeline import load_method
+from raylib.reconstruction.detect_stage import AnalysedImage
 from raylib.reconstruction.mesh_stage import MeshingSettings, ReconstructStage
-from raylib.reconstruction.methods import load_method
 from raylib.runtime.command import parse
 from raylib.synthesis import FaceSynthesizer
 

@@ -164,11 +164,11 @@ def plain_loop(job: ReconstructConfig) -> Figures:
     """
     import torch
 
+    from raylib.pipeline import load_method
     from raylib.reconstruction.detect_stage import Analyser, AnalysisSettings, ImageFile
     from raylib.reconstruction.finished import part_name
     from raylib.reconstruction.listing import Inputs
     from raylib.reconstruction.mesh_stage import MeshingSettings, ReconstructStage
-    from raylib.reconstruction.methods import load_method
     from raylib.reconstruction.schema import STAGES, to_parquet
 
     torch.set_num_threads(1)

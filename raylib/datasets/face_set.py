@@ -13,15 +13,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from raylib.datasets.labelled import IGNORE, LabelledPhoto
-from raylib.detection.alignment import crop_face, reduced
+from raylib.detection.alignment import CROP_PX, crop_face, reduced
 from raylib.detection.detector import FaceDetector, steady
 from raylib.errors import ImageError
 from raylib.io.images import decode
 from raylib.segmentation.labels import Label
 from raylib.segmentation.segmenter import FaceSegmenter
-
-_CROP_PX = 256
-"""Side of a crop before it is reduced to the network's size; what the U-Net sees."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +95,14 @@ def labelled_face(photo: LabelledPhoto, size: int, detector: FaceDetector | None
     labels = np.where(labels == IGNORE, np.uint8(Label.BACKGROUND), labels)
     found = detector(image) if detector is not None else []
     if found:
-        crop = crop_face(image, found[0].landmarks, _CROP_PX)
+        crop = crop_face(image, found[0].landmarks, CROP_PX)
         # Beyond the photograph the crop repeats its border, which the labels call background.
-        at = np.mgrid[0:_CROP_PX, 0:_CROP_PX][::-1].reshape(2, -1) + 0.5
+        at = np.mgrid[0:CROP_PX, 0:CROP_PX][::-1].reshape(2, -1) + 0.5
         x, y = np.floor(crop.to_photo[:, :2] @ at + crop.to_photo[:, 2:]).astype(int)
         inside = (x >= 0) & (y >= 0) & (x < labels.shape[1]) & (y < labels.shape[0])
-        marks = np.full(_CROP_PX**2, np.uint8(Label.BACKGROUND))
+        marks = np.full(CROP_PX**2, np.uint8(Label.BACKGROUND))
         marks[inside] = labels[y[inside], x[inside]]
-        return reduced(crop.rgb, marks.reshape(_CROP_PX, _CROP_PX), size)
+        return reduced(crop.rgb, marks.reshape(CROP_PX, CROP_PX), size)
     side = min(labels.shape)
     top, left = (labels.shape[0] - side) // 2, (labels.shape[1] - side) // 2
     window = slice(top, top + side), slice(left, left + side)
@@ -128,7 +125,7 @@ def photographed_faces(
         rgb = decode(path.read_bytes(), max_pixels).rgb
     except (ImageError, OSError):
         return []
-    crops = [crop_face(rgb, face.landmarks, _CROP_PX).rgb for face in detector(rgb) if steady(face)]
+    crops = [crop_face(rgb, face.landmarks, CROP_PX).rgb for face in detector(rgb) if steady(face)]
     if not crops:
         return []
     labels = segmenter.segment(np.stack(crops))

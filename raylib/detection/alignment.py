@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from raylib.detection.detector import level, sampled
+from raylib.detection.detector import Face, level, sampled
+
+CROP_PX = 256
+"""Side of the aligned crop that every reconstruction starts from."""
+_PATCH_REACH = 1.0  # a patch reaches this many face sizes beyond the landmarks' square on each side, half of it
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,64 @@ def reduced(
     small = Image.fromarray(image).resize((size, size), Image.Resampling.BOX, reducing_gap=None)
     marks = Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST)
     return np.asarray(small), np.asarray(marks)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The part of a photograph around a face, reduced where it is finer than any texture.
+
+    Attributes:
+        rgb: pixels.
+        corner_px: position of its top left corner in the photograph.
+        scale: photograph pixels per patch pixel.
+    """
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    corner_px: Float[np.ndarray, " 2"]
+    scale: float
+
+    @staticmethod
+    def of(rgb: UInt8[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "68 2"], max_texture_px: int) -> Patch:
+        """Returns the patch around a face.
+
+        Args:
+            rgb: photograph.
+            landmarks: the face's 68 points in it.
+            max_texture_px: largest side of a texture that is made of the patch.
+        """
+        low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+        size = float((high - low).max())
+        half = size * (0.5 + _PATCH_REACH / 2)
+        centre = (low + high) / 2
+        limit = np.array(rgb.shape[1::-1])
+        # A face may lie outside the picture in part; at least one pixel stays.
+        corner = np.clip(np.floor(centre - half).astype(int), 0, limit - 1)
+        end = np.clip(np.ceil(centre + half).astype(int), corner + 1, limit)
+        patch = rgb[corner[1] : end[1], corner[0] : end[0]]
+        factor = int(size * 1.5 // max_texture_px)
+        if factor > 1:
+            patch = np.asarray(Image.fromarray(patch).reduce(factor))
+        return Patch(np.ascontiguousarray(patch), corner.astype(np.float64), float(max(factor, 1)))
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face, its aligned crop, and its patch of the photograph."""
+
+    face: Face
+    crop: FaceCrop
+    patch: Patch
+
+
+def cut_faces(rgb: UInt8[np.ndarray, "h w 3"], faces: Iterable[Face], max_texture_px: int) -> tuple[FoundFace, ...]:
+    """Returns detected faces with what a reconstruction needs of the photograph, in the same order.
+
+    Args:
+        rgb: photograph.
+        faces: detected in it.
+        max_texture_px: largest side of a texture.
+    """
+    return tuple(
+        FoundFace(face, crop_face(rgb, face.landmarks, CROP_PX), Patch.of(rgb, face.landmarks, max_texture_px))
+        for face in faces
+    )

@@ -58,6 +58,40 @@ class MeshEncoder:
         """
         return f"newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum {int(lit)}\nmap_Kd {texture_name}\n".encode()
 
+    def ply(
+        self,
+        verts_mm: Float[np.ndarray, "v 3"],
+        normals: Float[np.ndarray, "v 3"],
+        vertex_colors: Float[np.ndarray, "v 3"],
+    ) -> bytes:
+        """Returns a binary PLY in millimetres with normals and vertex colours.
+
+        Args:
+            verts_mm: vertices in canonical space.
+            normals: unit vertex normals.
+            vertex_colors: sRGB in 0..1.
+        """
+        names = {"<f4": ("x", "y", "z", "nx", "ny", "nz"), "u1": ("red", "green", "blue")}
+        verts = np.empty(len(verts_mm), [(name, kind) for kind, of in names.items() for name in of])
+        values = np.concatenate([verts_mm, _unit(normals)], axis=1), np.round(vertex_colors * 255)
+        for of, columns in zip(names.values(), values, strict=True):
+            for k, name in enumerate(of):
+                verts[name] = columns[:, k]
+        triangles = np.empty(len(self.faces), [("count", "u1"), ("verts", "<i4", (3,))])
+        triangles["count"], triangles["verts"] = 3, self.faces
+        head = [
+            "ply",
+            "format binary_little_endian 1.0",
+            "comment canonical face space, millimetres",
+            f"element vertex {len(verts)}",
+            *(f"property float {name}" for name in names["<f4"]),
+            *(f"property uchar {name}" for name in names["u1"]),
+            f"element face {len(triangles)}",
+            "property list uchar int vertex_indices",
+            "end_header",
+        ]
+        return ("\n".join(head) + "\n").encode() + verts.tobytes() + triangles.tobytes()
+
     def glb(
         self,
         verts_mm: Float[np.ndarray, "v 3"],

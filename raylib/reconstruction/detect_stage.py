@@ -13,47 +13,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, UInt8
-from PIL import Image
 
 from raylib.config import FaceSettings
-from raylib.detection.alignment import FaceCrop, crop_face
-from raylib.detection.detector import Face, FaceDetector
+from raylib.detection.alignment import FoundFace, cut_faces
+from raylib.detection.detector import FaceDetector
 from raylib.errors import ImageError
 from raylib.io.images import decode
 from raylib.reconstruction.listing import Inputs, Item
 from raylib.reconstruction.waiting import ReadWatch
 from raylib.runtime.child_process import ChildCrashError, IsolatedWorker, failure
 
-CROP_PX = 256
 _READ_AHEAD = 4
-_PATCH_REACH = 1.0  # a patch reaches this many face sizes beyond the landmarks' square on each side, half of it
-
-
-@dataclass(frozen=True)
-class Patch:
-    """The part of a photograph around a face, reduced where it is finer than any texture.
-
-    Attributes:
-        rgb: pixels.
-        corner_px: position of its top left corner in the photograph.
-        scale: photograph pixels per patch pixel.
-    """
-
-    rgb: UInt8[np.ndarray, "h w 3"]
-    corner_px: Float[np.ndarray, " 2"]
-    scale: float
-
-
-@dataclass(frozen=True)
-class FoundFace:
-    """A face, its aligned crop, and its patch of the photograph."""
-
-    face: Face
-    crop: FaceCrop
-    patch: Patch
 
 
 @dataclass(frozen=True)
@@ -127,10 +98,7 @@ class Analyser:
             seconds["decode"] = time.perf_counter() - start
             return AnalysedImage(file.uri, error.status, "decode", error.message, digest, seconds=seconds)
         decoded = time.perf_counter()
-        faces = tuple(
-            FoundFace(face, crop_face(image.rgb, face.landmarks, CROP_PX), self._patch(image.rgb, face))
-            for face in self._detector(image.rgb)
-        )
+        faces = cut_faces(image.rgb, self._detector(image.rgb), self._settings.max_texture_px)
         seconds |= {"decode": decoded - start, "detect": time.perf_counter() - decoded}
         height, width = image.rgb.shape[:2]
         status = "ok" if faces else "no_face"
@@ -149,21 +117,6 @@ class Analyser:
     def pickled(self, file: ImageFile) -> bytes:
         """Returns the same as bytes, which the processes on the way to the second stage need not understand."""
         return pickle.dumps(self(file), pickle.HIGHEST_PROTOCOL)
-
-    def _patch(self, rgb: np.ndarray, face: Face) -> Patch:
-        low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
-        size = float((high - low).max())
-        half = size * (0.5 + _PATCH_REACH / 2)
-        centre = (low + high) / 2
-        limit = np.array(rgb.shape[1::-1])
-        # A face may lie outside the picture in part; at least one pixel stays.
-        corner = np.clip(np.floor(centre - half).astype(int), 0, limit - 1)
-        end = np.clip(np.ceil(centre + half).astype(int), corner + 1, limit)
-        patch = rgb[corner[1] : end[1], corner[0] : end[0]]
-        factor = int(size * 1.5 // self._settings.max_texture_px)
-        if factor > 1:
-            patch = np.asarray(Image.fromarray(patch).reduce(factor))
-        return Patch(np.ascontiguousarray(patch), corner.astype(np.float64), float(max(factor, 1)))
 
 
 def _analyser(settings: AnalysisSettings) -> Callable[[ImageFile], bytes]:

@@ -29,7 +29,7 @@ from raylib.runtime.ray_cluster import check_ray, join_ray
 from raylib.runtime.run_progress import Announced, RunProgress
 
 if TYPE_CHECKING:
-    from raylib.reconstruction.methods import Estimator
+    from raylib.pipeline import Estimator
 
 _SHAPING = (
     "method",
@@ -76,7 +76,7 @@ def reconstruct(config: ReconstructConfig, console: Console | None = None) -> in
     check_ray()
     with Announced(console, "looking for the input", config.progress_every_s):
         inputs = inputs.checked()
-    from raylib.reconstruction.methods import load_method  # imports torch: only after the cheap checks
+    from raylib.pipeline import load_method  # imports torch: only after the cheap checks
 
     method = load_method(config)
     check_writable(output)

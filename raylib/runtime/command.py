@@ -64,6 +64,17 @@ def _calm_ray() -> None:
         os.environ.setdefault("RAY_DEDUP_LOGS_ALLOW_REGEX", f"^(?!.*({notes}))")
 
 
+def _shorten_spinning() -> None:
+    """Has OpenMP's threads, which PyTorch uses, spin for less until the next operation; read when torch is loaded.
+
+    By default they spin for some ms and take the core that the second part of a kernel needs: with 33025 vertices two
+    threads render no faster than one. Spinning for less costs PyTorch nothing; not at all, a quarter to all of its
+    time. Processes that a job starts inherit it.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
 @dataclass(frozen=True)
 class Command(Generic[C]):
     """What a job, or one word of a job, does.
@@ -176,6 +187,7 @@ def main(command: Command[C], argv: Sequence[str] | None = None) -> NoReturn:
             status = 0
         else:
             _calm_ray()
+            _shorten_spinning()
             if command.on_ray:
                 check_reachable(cluster_address())
             _working = True

@@ -52,7 +52,7 @@ from raylib.geometry.camera import Camera, focal_from_fov, rotation_from_euler_d
 from raylib.geometry.mesh import face_areas_normals, vertex_normals
 from raylib.lighting.color import srgb_to_linear
 from raylib.metrics.pictures import masked_ssim
-from raylib.reconstruction.methods import Estimator, load_method
+from raylib.pipeline import Estimator, load_method
 from raylib.refinement.refiner import Refiner
 from raylib.render import rasterize_pixels
 from raylib.segmentation.segmenter import FaceSegmenter

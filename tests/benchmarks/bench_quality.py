@@ -26,14 +26,11 @@ import torch
 from PIL import Image, ImageFilter
 
 from raylib.config import FaceSettings, ReconstructConfig, SynthesisSettings
-from raylib.detection.alignment import crop_face
+from raylib.detection.alignment import CROP_PX, FoundFace, Patch, crop_face
 from raylib.detection.detector import Face, FaceDetector
 from raylib.io.images import decode
-from raylib.io.storage import Location
 from raylib.metrics.quality import Calibration, calibration_of, picture_evidence
-from raylib.reconstruction.detect_stage import CROP_PX, AnalysedImage, FoundFace, Patch
-from raylib.reconstruction.mesh_stage import MeshingSettings, ReconstructStage, evidence
-from raylib.reconstruction.methods import load_method
+from raylib.pipeline import FacePipeline, PhotographedFace, evidence, load_method
 from raylib.synthesis import FaceSynthesizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -249,7 +246,7 @@ def measure(data: Path, samples: Path, amount: float, seed: int) -> None:
     """Writes features, kinds and thumbnails of all samples."""
     torch.set_num_threads(1)
     config = ReconstructConfig(input="none", output="none")
-    stage = ReconstructStage(load_method(config), Location(str(samples.parent)), MeshingSettings(config, ""))
+    pipeline = FacePipeline(load_method(config), config)
     names: list[str] = []
     rows, kinds, sources, good, crops, marks = [], [], [], [], [], []
 
@@ -270,9 +267,9 @@ def measure(data: Path, samples: Path, amount: float, seed: int) -> None:
         crop = crop_face(sample.rgb, sample.face.landmarks, CROP_PX)
         found = FoundFace(sample.face, crop, Patch(sample.rgb, np.zeros(2), 1.0))
         height, width = sample.rgb.shape[:2]
-        image = AnalysedImage("", "ok", width=width, height=height, faces=(found,))
-        (labels,) = stage._labels([(image, 0)])
-        (fitted,) = stage._estimate([(image, 0)], [labels])
+        faces = [PhotographedFace(found, width, height)]
+        (labels,) = pipeline.labels(faces)
+        (fitted,) = pipeline.estimate(faces, [labels])
         if isinstance(fitted, Exception):
             print(sample.kind, sample.source, fitted)
             continue

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from raylib.config import FaceSettings, FitSettings
-from raylib.detection.alignment import crop_face
+from raylib.detection.alignment import CROP_PX, crop_face
 from raylib.detection.detector import FaceDetector
 from raylib.errors import ConfigError
 from raylib.fitting.crop_space import CropFit
@@ -29,7 +29,6 @@ from raylib.morphable.model import LinearFaceModel
 from raylib.regressor.predictor import INPUT_PX, crop_fit
 from raylib.segmentation.segmenter import FaceSegmenter
 
-_SEGMENT_PX = 256  # the crop that the reconstruction segments
 _MIN_FOV_DEG, _MAX_FOV_DEG = 18.0, 45.0
 
 
@@ -143,7 +142,7 @@ class SampleMaker:
                 found.append((picture, group, marks))
         if not found:
             return {}
-        crops = [crop_face(p.rgb, marks, _SEGMENT_PX) for p, _, marks in found]
+        crops = [crop_face(p.rgb, marks, CROP_PX) for p, _, marks in found]
         faces = FaceBatch(
             landmarks_px=torch.from_numpy(np.stack([marks for _, _, marks in found])),
             focal_px=torch.tensor([_focal(p, rng) for p, _, _ in found]),
