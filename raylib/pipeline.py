@@ -510,8 +510,8 @@ class ReconstructedFace:
         return {suffix: buffer.getvalue()}
 
     def _arrays(self) -> dict[str, Any]:
-        names = ("verts_mm", "faces", "uv", "vertex_colors", "texture", "albedo", "light_sh", "sigma_mm")
-        names += ("landmarks_68", "face_box", "quality", "status")
+        names = ["verts_mm", "faces", "uv", "vertex_colors", "texture", "albedo", "light_sh", "sigma_mm"]
+        names += ["landmarks_68", "face_box", "quality", "status"]
         values = {name: getattr(self, name) for name in names}
         camera = {
             "R": self.camera.R[0].numpy(),
