@@ -32,7 +32,12 @@ T = TypeVar("T")
 _INCOMING = ".incoming"
 """Folder below a local location for files that are being written; on the same disk, so that a rename is atomic."""
 
+class _UnreachedError(OSError):
+    """Nobody is at an address; at a run's start that is not tried again."""
+
+
 _PERMANENT = (
+    _UnreachedError,
     FileNotFoundError,
     PermissionError,
     IsADirectoryError,
@@ -287,7 +292,7 @@ class Location:
                 if refusals < _TRIES_TO_REACH:
                     raise
                 told = without_secrets(" ".join(str(error).split()), self.storage_options)
-            raise NotImplementedError(told)  # which is not tried again
+            raise _UnreachedError(told)
 
         return self.patiently_in_time(once)
 
