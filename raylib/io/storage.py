@@ -32,6 +32,7 @@ T = TypeVar("T")
 _INCOMING = ".incoming"
 """Folder below a local location for files that are being written; on the same disk, so that a rename is atomic."""
 
+
 class _UnreachedError(OSError):
     """Nobody is at an address; at a run's start that is not tried again."""
 
