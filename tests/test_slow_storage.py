@@ -16,7 +16,8 @@ from s3_gate import RESET, answer, gated_s3, options
 
 from raylib.config import FaceSettings, ReconstructConfig
 from raylib.errors import ConfigError, ImageError
-from raylib.io.storage import Location, ReadTimeoutError, check_writable, open_input, within
+from raylib.io.storage import Location, check_writable, open_input
+from raylib.io.tries import ReadTimeoutError, within
 from raylib.reconstruction import waiting
 from raylib.reconstruction.detect_stage import AnalysisSettings, DetectStage
 from raylib.reconstruction.folders import image_files

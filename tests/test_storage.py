@@ -7,7 +7,8 @@ import fsspec
 import pytest
 
 from raylib.errors import ConfigError
-from raylib.io.storage import Location, check_writable, open_input, patiently
+from raylib.io.storage import Location, check_writable, open_input
+from raylib.io.tries import patiently
 from raylib.reconstruction.folders import image_files
 
 
@@ -80,7 +81,7 @@ def test_locations_are_shown_as_users_write_them(tmp_path, monkeypatch):
 
 def test_errors_that_may_pass_are_tried_again_and_others_are_not(monkeypatch):
     pauses = []
-    monkeypatch.setattr("raylib.io.storage.time.sleep", pauses.append)
+    monkeypatch.setattr("raylib.io.tries.time.sleep", pauses.append)
 
     def failing(times: int, error: Exception):
         calls = []
@@ -109,7 +110,7 @@ def test_errors_that_may_pass_are_tried_again_and_others_are_not(monkeypatch):
 
 def test_a_write_that_fails_once_is_whole_in_the_end(tmp_path, monkeypatch):
     location = Location(str(tmp_path))
-    monkeypatch.setattr("raylib.io.storage.time.sleep", lambda _: None)
+    monkeypatch.setattr("raylib.io.tries.time.sleep", lambda _: None)
     replace, failures = Path.replace, [OSError(5, "Input/output error")] * 2
 
     def flaky(self, target):

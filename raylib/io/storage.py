@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import random
 import re
 import shutil
 import stat
@@ -26,6 +25,18 @@ from fsspec.implementations.local import LocalFileSystem
 
 from raylib.config.paths import absolute, is_windows_path
 from raylib.errors import ConfigError, ImageError, StorageError
+from raylib.io.network import exists_for_sure, fetch, limit_waiting, require_size, web_limits
+from raylib.io.tries import (
+    PERMANENT,
+    TRIES_TO_REACH,
+    UNREACHED_NAMES,
+    ReadTimeoutError,
+    UnreachedError,
+    is_any,
+    patiently,
+    within,
+    without_secrets,
+)
 
 T = TypeVar("T")
 
@@ -33,139 +44,12 @@ _INCOMING = ".incoming"
 """Folder below a local location for files that are being written; on the same disk, so that a rename is atomic."""
 
 
-class _UnreachedError(OSError):
-    """Nobody is at an address; at a run's start that is not tried again."""
-
-
-_PERMANENT = (
-    _UnreachedError,
-    FileNotFoundError,
-    PermissionError,
-    IsADirectoryError,
-    NotADirectoryError,
-    FileExistsError,
-    ValueError,
-    TypeError,
-    NotImplementedError,
-    ImportError,
-    MemoryError,
-    ImageError,
-)
-"""Errors that waiting does not mend; what else a storage raises may be a full queue or a server that restarts."""
-
-_PERMANENT_NAMES = frozenset(
-    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "InvalidURL"}
-)
-"""The same, of packages that may be absent."""
-
-_UNREACHED_NAMES = frozenset({"EndpointConnectionError", "ClientConnectorError", "ConnectTimeoutError"})
-"""Errors that say that nobody could be asked; at a run's start these are a wrong address rather than a restart."""
-
-_TRIES_TO_REACH = 3
-
-_CONNECT_S = 10.0
-"""Longest time to a connection, or `stall_timeout_s`, if that is less."""
-
-_LONGEST_PAUSE_S = 30.0
-
 _ONE_READER = ("tar", "libarchive")
 """Archives whose fsspec readers share one file position among threads."""
 _archive_lock = threading.Lock()
 
 EMBEDDED = re.compile(r"(.+)#([^#]+)\[(\d+)\]", re.DOTALL)
 """How a picture inside a Parquet file is named: its path, the column and the row (`faces.parquet#image[17]`)."""
-
-_SECRET = re.compile("key|secret|token|pass|user|credential", re.IGNORECASE)
-"""Names of settings whose values are credentials."""
-
-
-class ReadTimeoutError(ImageError):
-    """What was read did not come in time; an image's row gets status timeout.
-
-    Args:
-        message: one sentence.
-    """
-
-    def __init__(self, message: str):
-        super().__init__("timeout", message)
-
-    def __reduce__(self) -> tuple[type, tuple[str, ...]]:  # type: ignore[override]
-        return type(self), (self.message,)
-
-
-def _is_any(error: BaseException, names: frozenset[str]) -> bool:
-    return any(kind.__name__ in names for kind in type(error).__mro__)
-
-
-def within(call: Callable[[], T], seconds: float, told: str) -> T:
-    """Returns what `call` returns, or gives it up after so many seconds.
-
-    The call runs in a thread of its own, which is left to itself when its time is over: one that waits for a dead
-    disk cannot be ended, and must not keep the process from ending.
-
-    Args:
-        call: what to do; should end some time after its limit by itself.
-        seconds: limit.
-        told: text of the error.
-
-    Raises:
-        ReadTimeoutError: the time is over.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:  # raised again where it is waited for
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="raylib-read", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if results:
-        return results[0]
-    if errors:
-        raise errors[0]
-    raise ReadTimeoutError(told)
-
-
-def patiently(call: Callable[[], T], tries: int, first_pause_s: float = 0.5) -> T:
-    """Returns what `call` returns, calling again after errors that may pass.
-
-    Pauses double from `first_pause_s` to half a minute, each drawn from its upper half, so that the many processes of
-    a run do not come back to a throttled server all at once.
-
-    Args:
-        call: a read, write or listing without side effects other than its own.
-        tries: how often `call` is called at most.
-        first_pause_s: seconds before the second try.
-    """
-    for n in range(tries - 1):
-        try:
-            return call()
-        except _PERMANENT:
-            raise
-        except Exception as error:
-            if _is_any(error, _PERMANENT_NAMES):
-                raise
-            time.sleep(min(_LONGEST_PAUSE_S, first_pause_s * 2**n) * random.uniform(0.5, 1.0))
-    return call()
-
-
-def without_secrets(text: str, storage_options: Mapping[str, Any]) -> str:
-    """Returns a text with asterisks for each credential in storage options or in AWS's environment variables."""
-    secrets = {value for name, value in os.environ.items() if name.startswith("AWS_") and _SECRET.search(name)}
-    pending: list[tuple[str, Any]] = list(storage_options.items())
-    while pending:
-        name, value = pending.pop()
-        if isinstance(value, Mapping):
-            pending += value.items()
-        elif isinstance(value, str) and _SECRET.search(name):
-            secrets.add(value)
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
 
 
 @dataclass(frozen=True)
@@ -227,7 +111,7 @@ class Location:
         elif "://" not in self.uri:
             options = {}
         filesystem, path = fsspec.core.url_to_fs(self.uri, **options)
-        _limit(filesystem, self.stall_timeout_s, self.read_timeout_s)
+        limit_waiting(filesystem, self.stall_timeout_s, self.read_timeout_s)
         return filesystem, path
 
     def join(self, relative: str) -> str:
@@ -255,7 +139,7 @@ class Location:
             shown = without_secrets(text, self.storage_options)
             if shown == text:
                 raise
-            kind = type(error) if type(error) in _PERMANENT else OSError
+            kind = type(error) if type(error) in PERMANENT else OSError
         raise kind(shown)  # outside the handler, or the error would drag the other along
 
     def patiently_in_time(self, call: Callable[[], T]) -> T:
@@ -272,7 +156,7 @@ class Location:
         except TimeoutError:  # asyncio's, aiohttp's, fsspec's and the system's
             pass
         except Exception as error:
-            if not _is_any(error, frozenset({"ReadTimeoutError", "ConnectTimeoutError"})):  # botocore's
+            if not is_any(error, frozenset({"ReadTimeoutError", "ConnectTimeoutError"})):  # botocore's
                 raise
         raise ReadTimeoutError(f"no answer within {self.stall_timeout_s:g} seconds, {self.tries} times")
 
@@ -289,11 +173,11 @@ class Location:
             try:
                 return call()
             except Exception as error:
-                refusals += isinstance(error, ConnectionRefusedError) or _is_any(error, _UNREACHED_NAMES)
-                if refusals < _TRIES_TO_REACH:
+                refusals += isinstance(error, ConnectionRefusedError) or is_any(error, UNREACHED_NAMES)
+                if refusals < TRIES_TO_REACH:
                     raise
                 told = without_secrets(" ".join(str(error).split()), self.storage_options)
-            raise _UnreachedError(told)
+            raise UnreachedError(told)
 
         return self.patiently_in_time(once)
 
@@ -321,7 +205,7 @@ class Location:
                 raise ImageError("error", "a folder, not an image file")
             if not stat.S_ISREG(info.st_mode):  # reading a pipe would wait for ever
                 raise ImageError("error", "not a regular file")
-            _require_size(info.st_size, most_bytes)
+            require_size(info.st_size, most_bytes)
             # Not every name is valid UTF-8, and fsspec would only wrap the same call.
             return Path(path).read_bytes()
 
@@ -330,12 +214,12 @@ class Location:
             # fsspec takes the limit, ends the request with it, and does not hand it on.
             limit = {"timeout": max(end - time.monotonic(), 0.1)} if isinstance(filesystem, AsyncFileSystem) else {}
             if "http" in filesystem.protocol:
-                waits = _web_limits(self.stall_timeout_s, self.read_timeout_s)
-                return sync(filesystem.loop, _fetch, filesystem, path, most_bytes, waits, **limit)
+                waits = web_limits(self.stall_timeout_s, self.read_timeout_s)
+                return sync(filesystem.loop, fetch, filesystem, path, most_bytes, waits, **limit)
             size = filesystem.size(path, **limit)
             if size is None:
                 return filesystem.cat_file(path, **limit)
-            _require_size(size, most_bytes)
+            require_size(size, most_bytes)
             return filesystem.cat_file(path, start=0, end=size, **limit) if size else b""
 
         if self.filesystem.protocol in _ONE_READER:
@@ -507,84 +391,11 @@ def open_input(location: Location) -> None:
     """
     try:
         filesystem = location.filesystem  # a missing package or a wrong option is not tried again
-        exists = location.at_start(lambda: _exists(filesystem, location.path))
+        exists = location.at_start(lambda: exists_for_sure(filesystem, location.path))
     except Exception as error:
         raise ConfigError(f"input {location.uri!r} cannot be reached: {_reason(error)}") from error
     if not exists:
         raise ConfigError(f"input {location.uri!r} does not exist; expected a folder, an image file or a URI")
-
-
-def _limit(filesystem: fsspec.AbstractFileSystem, stall_s: float, total_s: float) -> None:
-    """Has a filesystem that goes over the network wait and try no longer than we say; ours are the only retries.
-
-    What the user's storage options say stays.
-    """
-    while filesystem is not None:
-        if "http" in filesystem.protocol:
-            filesystem.client_kwargs = {"timeout": _web_limits(stall_s, total_s)} | dict(
-                filesystem.client_kwargs or {}
-            )
-        elif "s3" in filesystem.protocol:
-            config = {
-                "connect_timeout": min(_CONNECT_S, stall_s),
-                "read_timeout": stall_s,
-                "retries": {"total_max_attempts": 1},
-            }
-            filesystem.config_kwargs = config | dict(filesystem.config_kwargs or {})
-            filesystem.retries = 1
-        filesystem = getattr(filesystem, "fs", None)  # of an archive
-
-
-def _web_limits(stall_s: float, total_s: float) -> Any:
-    import aiohttp
-
-    return aiohttp.ClientTimeout(total=total_s, sock_connect=min(_CONNECT_S, stall_s), sock_read=stall_s)
-
-
-async def _fetch(filesystem: Any, url: str, most_bytes: int, waits: Any) -> bytes:
-    """Returns what a web server has under a URL.
-
-    fsspec's own calls ask for the size first and take each failure of that for a missing file.
-    """
-    session = await filesystem.set_session()
-    wishes = {"timeout": waits} | filesystem.kwargs
-    async with session.get(filesystem.encode_url(url), **wishes) as answer:
-        told = f"the server answers {answer.status} {answer.reason}"
-        if answer.status in (404, 410):
-            raise FileNotFoundError(told)
-        if answer.status in (401, 403, 407):
-            raise PermissionError(told)
-        if answer.status >= 500 or answer.status in (408, 425, 429):
-            raise OSError(told)
-        if answer.status >= 400:
-            raise ValueError(told)
-        _require_size(answer.content_length or 0, most_bytes)
-        chunks, size = [], 0
-        async for chunk in answer.content.iter_chunked(1 << 20):
-            chunks.append(chunk)
-            size += len(chunk)
-            _require_size(size, most_bytes)
-        return b"".join(chunks)
-
-
-def _exists(filesystem: Any, path: str) -> bool:
-    """Tells whether something is there; raises where that is not known, which fsspec takes for a no."""
-    if "http" not in filesystem.protocol:
-        return bool(filesystem.exists(path))
-
-    async def ask() -> bool:
-        session = await filesystem.set_session()
-        async with session.get(filesystem.encode_url(path), **filesystem.kwargs) as answer:
-            if answer.status >= 500 or answer.status in (408, 425, 429):
-                raise OSError(f"the server answers {answer.status} {answer.reason}")
-            return bool(answer.status < 400)
-
-    return bool(sync(filesystem.loop, ask))
-
-
-def _require_size(size: int, most_bytes: int) -> None:
-    if size > most_bytes:
-        raise ImageError("too_large", f"the file has {size} bytes, more than {most_bytes}")
 
 
 def check_writable(location: Location) -> None:
