@@ -296,7 +296,7 @@ def test_what_the_machine_refuses_is_one_sentence(capsys):
     for error, told in (
         (OSError(28, "No space left on device", "/tmp/x"), "No space left on device: '/tmp/x'"),
         (MemoryError(), "not enough memory"),
-        (ModuleNotFoundError("no", name="pytorch3d"), "'pytorch3d' is not installed"),
+        (ModuleNotFoundError("no", name="pytorch3d"), "no installed package brings the module 'pytorch3d'"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(Command(failing(error), ReconstructConfig, "", lambda config: None), BASE)

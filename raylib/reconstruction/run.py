@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from functools import partial
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -132,6 +133,8 @@ def config_sha256(config: ReconstructConfig, weights_sha256: str) -> str:
     """Returns the hash of everything that shapes the result for an image."""
     values = dataclasses.asdict(config)
     shaping = {name: values[name] for name in _SHAPING} | {"model": weights_sha256, "schema": SCHEMA_VERSION}
+    if config.privacy != "landmarks_only":
+        shaping["quality"] = hashlib.sha256((files("raylib") / "weights" / "quality.json").read_bytes()).hexdigest()
     if config.segment:
         from raylib.segmentation.segmenter import shipped_weights
 

@@ -156,7 +156,7 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, MemoryError):
         return "there is not enough memory; smaller settings or fewer processes need less"
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("raylib"):
-        return f"the package that brings the module {error.name!r} is not installed; `make install` installs all"
+        return f"no installed package brings the module {error.name!r}; `make demo` makes an environment that has all"
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename!r}" if error.filename else ""
         return f"{error.strerror or type(error).__name__}{where}; when that is mended, run the same command again"
